@@ -1,0 +1,68 @@
+"""
+What can go wrong, sorted by who can put it right.
+
+    ChorusError
+    ├── ConfigError      the operator: a file, a key, a secret, a service that is not there
+    │   ├── KnowledgeError   a document or an index
+    │   ├── ModelError       weights: not found, refused, wrong hash
+    │   └── StoreError       Redis: unreachable, in use, corrupt
+    ├── PluginError      the plugin's author: it raised, hung, or answered nonsense
+    ├── TurnError        this turn alone; the customer gets the apology
+    │   └── TurnCancelled    the customer or a newer message stopped it
+    └── DeliveryError    a connector could not send a reply
+
+Each message is one sentence: where, what was found, what to do. Errors know nothing
+about how they are shown; the command line prints them and chooses the exit code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class ChorusError(Exception):
+    """Anything Chorus raises on purpose."""
+
+
+class ConfigError(ChorusError):
+    """What the operator can put right; carries every problem found, not the first."""
+
+    def __init__(self, problems: Sequence[str] | str) -> None:
+        self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class KnowledgeError(ConfigError):
+    """A document cannot be read; an index is missing, corrupt or of another model."""
+
+
+class ModelError(ConfigError):
+    """Weights cannot be had, do not match their hash, or were refused as unsafe."""
+
+
+class StoreError(ConfigError):
+    """Redis cannot be reached or started, or its data folder is in use."""
+
+
+class PluginError(ChorusError):
+    """A plugin broke its contract; `plugin` names it and the sentence says how."""
+
+    def __init__(self, plugin: str, message: str) -> None:
+        self.plugin = plugin
+        super().__init__(f"plugin {plugin!r}: {message}")
+
+
+class TurnError(ChorusError):
+    """This turn cannot be answered; nothing else is affected."""
+
+
+class TurnCancelled(TurnError):
+    """The turn was stopped on request before it had an answer."""
+
+
+class DeliveryError(ChorusError):
+    """A reply did not reach the platform; `retryable` says whether to try again."""
+
+    def __init__(self, message: str, *, retryable: bool) -> None:
+        self.retryable = retryable
+        super().__init__(message)

@@ -1,0 +1,272 @@
+"""
+The protocols: what a plugin, a connector or a backend may be.
+
+Knows no implementation. Tensors are torch's, arrays numpy's; neither is imported at
+run time, so that importing `bot` stays cheap. In every tensor the rows are the
+siblings of one turn. `def` methods compute, on the inference thread; `async def`
+methods wait, on the event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    import threading
+
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from bot.model import (
+        ActionResult,
+        Address,
+        Candidate,
+        Event,
+        Passage,
+        Record,
+        Reply,
+        Selection,
+        Sent,
+        Turn,
+        Verdict,
+    )
+
+
+Accepted = Literal["accepted", "duplicate", "refused"]
+
+
+class Named(Protocol):
+    """Anything the configuration can point at by name (weights, choices)."""
+
+    @property
+    def name(self) -> str: ...
+
+
+class Progress(Protocol):
+    """Told how far a long step has come; `total` is None when it is not known."""
+
+    def __call__(self, step: str, done: int, total: int | None) -> None: ...
+
+
+# Knowledge
+
+
+class Retriever(Named, Protocol):
+    """Finds passages. Best first, at most `limit`; an empty list is an answer."""
+
+    async def retrieve(self, turn: Turn, limit: int) -> Sequence[Passage]: ...
+
+
+class Embedder(Named, Protocol):
+    """
+    Turns texts into vectors. `languages` are the ISO 639-1 codes it can be trusted in;
+    outside them retrieval goes by words alone.
+    """
+
+    @property
+    def dimension(self) -> int: ...
+    @property
+    def languages(self) -> frozenset[str]: ...
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return [n, dimension] float32, rows of length one (zero for empty text)."""
+        ...
+
+
+# Prompt
+
+
+class PromptPart(Protocol):
+    """
+    A paragraph for the system part of the prompt, or None when it has nothing to say
+    this turn. Retrieved text never goes here: a document is not an authority.
+    """
+
+    def render(self, turn: Turn) -> str | None: ...
+
+
+# Generation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatMessage:
+    """One entry of the model's chat template."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Draw:
+    """
+    The next token of each sibling: `tokens` [k] int64. `parents` [k] int64 names the
+    row each sibling continues, None for its own. `done` [k] bool ends rows early.
+    """
+
+    tokens: Tensor
+    parents: Tensor | None = None
+    done: Tensor | None = None
+
+
+class LogitsStep(Protocol):
+    """One turn's logits change; dies with the turn, so conversations cannot mix."""
+
+    def __call__(self, tokens: Tensor, logits: Tensor) -> Tensor:
+        """Map `tokens` [k, t] int64 (drawn so far), `logits` [k, vocab] float32."""
+        ...
+
+
+class LogitsProcessor(Named, Protocol):
+    """Makes a LogitsStep per turn; greedy decoding skips those that keep the argmax."""
+
+    @property
+    def changes_argmax(self) -> bool: ...
+    def begin(self, turn: Turn, siblings: int) -> LogitsStep: ...
+
+
+class SamplerStep(Protocol):
+    """One turn's drawing of tokens, `logits` [k, vocab] float32 in, k tokens out."""
+
+    def __call__(self, logits: Tensor) -> Draw: ...
+
+
+class Sampler(Named, Protocol):
+    """Makes a SamplerStep per turn; all randomness comes from `generator`."""
+
+    def begin(
+        self, turn: Turn, siblings: int, generator: torch.Generator
+    ) -> SamplerStep: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class GenerationRequest:
+    """
+    One candidate set to write. `turn.prompt` is what the model reads. `deadline` is a
+    `time.monotonic()` moment: rows not finished by then end with finish "length".
+    `cancelled`, once set, ends the set at the next step with TurnCancelled.
+    """
+
+    turn: Turn
+    candidates: int
+    max_new_tokens: int
+    sampler: Sampler
+    logits_processors: Sequence[LogitsProcessor] = ()
+    stop: Sequence[str] = ()
+    deadline: float | None = None
+    cancelled: threading.Event | None = None
+
+
+class LanguageModel(Named, Protocol):
+    """
+    The seam behind which an engine works. Called on the inference thread.
+
+    `render` applies the model's chat template and opens the assistant's part.
+    """
+
+    @property
+    def context_tokens(self) -> int: ...
+    def count_tokens(self, text: str) -> int: ...
+    def render(self, messages: Sequence[ChatMessage]) -> str: ...
+    def generate(self, request: GenerationRequest) -> list[Candidate]: ...
+    def log_probs(
+        self, prompts: Sequence[str], continuations: Sequence[str]
+    ) -> list[NDArray[np.float32]]:
+        """Return, per pair, log p(token | prompt, earlier tokens), natural, [t]."""
+        ...
+
+
+# Ranking
+
+
+class Tools(Protocol):
+    """
+    What is loaded already, batched and cached for the turn: a plugin never loads a
+    second copy of a model that the bot has.
+    """
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return [n, d] float32, rows of length one (zero for empty text)."""
+        ...
+
+    def log_probs(
+        self, prompts: Sequence[str], continuations: Sequence[str]
+    ) -> list[NDArray[np.float32]]:
+        """Return, per pair, log p(token | prompt, earlier tokens), natural, [t]."""
+        ...
+
+
+class Writer(Named, Protocol):
+    """
+    Contributes candidates that the generator did not sample, such as a quotation.
+    `tools` is the same as for scorers. No candidate is an answer.
+    """
+
+    def write(self, turn: Turn, tools: Tools) -> Sequence[Candidate]: ...
+
+
+class CandidateFilter(Named, Protocol):
+    """Drops candidates: one verdict for each, in order."""
+
+    def keep(
+        self, turn: Turn, candidates: Sequence[Candidate]
+    ) -> Sequence[Verdict]: ...
+
+
+class Scorer(Named, Protocol):
+    """Numbers candidates, one finite float for each, in order; higher is better."""
+
+    def score(
+        self, turn: Turn, candidates: Sequence[Candidate], tools: Tools
+    ) -> Sequence[float]: ...
+
+
+class Reranker(Named, Protocol):
+    """Orders candidates: the same objects, each once, best first."""
+
+    def rerank(
+        self, turn: Turn, candidates: Sequence[Candidate], tools: Tools
+    ) -> Sequence[Candidate]: ...
+
+
+class Selector(Named, Protocol):
+    """Picks one of the ranked candidates (never empty) and says why."""
+
+    def select(self, turn: Turn, ranked: Sequence[Candidate]) -> Selection: ...
+
+
+# Around the turn
+
+
+class Action(Named, Protocol):
+    """
+    Something the bot can do. Runs when the customer sends the command of its name;
+    `arguments` is the rest of the command.
+    """
+
+    @property
+    def description(self) -> str: ...
+    async def run(self, turn: Turn, arguments: str) -> ActionResult: ...
+
+
+class Connector(Named, Protocol):
+    """
+    One service. `run` hands in events through `accept` and returns when the service
+    is finished; it acknowledges nothing to the service before `accept` returned.
+    `send` is idempotent by `key`; it raises DeliveryError.
+    """
+
+    async def run(self, accept: Callable[[Event], Awaitable[Accepted]]) -> None: ...
+    async def send(self, address: Address, reply: Reply, key: str) -> Sent: ...
+    async def status(self, address: Address, text: str) -> None:
+        """Show that the bot is working; an empty text ends it. Never raises."""
+        ...
+
+
+class MetricsSink(Named, Protocol):
+    """Told about every turn once it is over; must not block."""
+
+    def turn_over(self, record: Record) -> None: ...

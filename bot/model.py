@@ -1,0 +1,212 @@
+"""
+The nouns of Chorus, as frozen data: events, turns, passages, candidates, replies.
+
+Nothing here does anything. Values are changed with `dataclasses.replace`. Every class
+can be written to and read from JSON by `pydantic.TypeAdapter`, which is how the store
+keeps them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+from urllib.parse import quote
+
+# pydantic reads this file's annotations at run time, so imports are not type-only.
+from pydantic import JsonValue
+
+EventKind = Literal[
+    "message", "command", "cancel", "reply", "slot", "action", "feedback"
+]
+Finish = Literal["stop", "length", "cancelled", "written"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """
+    Where a conversation is held. `user` is the person being answered and is not part
+    of the key, because everyone in a thread shares its conversation.
+    """
+
+    platform: str
+    account: str
+    chat: str
+    thread: str | None = None
+    user: str | None = None
+
+    @property
+    def key(self) -> str:
+        """
+        The conversation's name everywhere: `slack:T1:C9:1700.01`. Parts are
+        percent-encoded, so no id, however hostile, can name another conversation.
+        """
+        parts = [self.platform, self.account, self.chat]
+        if self.thread is not None:
+            parts.append(self.thread)
+        return ":".join(quote(part, safe="", errors="replace") for part in parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """
+    One fact in a conversation. Connectors hand in `message`, `command`, `cancel` and
+    `feedback` events; the log also holds `reply`, `slot` and `action` events.
+
+    `id` is derived from the content by whoever made the event, so that the same fact
+    delivered twice has the same id. A command's `text` is `name arguments…`.
+    """
+
+    id: str
+    kind: EventKind
+    address: Address
+    time: datetime
+    text: str = ""
+    data: Mapping[str, JsonValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passage:
+    """
+    A piece of a document with its source. `score` orders the passages of one search
+    and means nothing outside it; `scores` holds its parts, of which `relevance` is
+    comparable between searches, 0 (unrelated) to 1.
+    """
+
+    id: str
+    text: str
+    source: str
+    title: str = ""
+    headings: Sequence[str] = ()
+    page: int | None = None
+    line: int | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    score: float = 0.0
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """
+    One message being answered, and everything known about it so far.
+
+    `history` is the bounded window of the conversation's log, oldest first, without
+    `message` itself. `prompt` is what the model reads, empty until it is rendered.
+    """
+
+    id: str
+    message: Event
+    seed: int
+    history: Sequence[Event] = ()
+    slots: Mapping[str, JsonValue] = field(default_factory=dict)
+    passages: Sequence[Passage] = ()
+    prompt: str = ""
+
+    @property
+    def question(self) -> str:
+        return self.message.text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """
+    One possible reply. `log_probs` are natural logarithms under the model as it is,
+    one for each token drawn, before temperature and truncation; a candidate that no
+    model wrote has neither tokens nor log-probabilities. `scores` are the scorers'
+    own numbers, `contributions` what each added to `total` (weight times z-score).
+    """
+
+    text: str
+    origin: str = "model"
+    tokens: Sequence[int] = ()
+    log_probs: Sequence[float] = ()
+    finish: Finish = "stop"
+    citations: Sequence[str] = ()
+    scores: Mapping[str, float] = field(default_factory=dict)
+    contributions: Mapping[str, float] = field(default_factory=dict)
+    total: float | None = None
+    rank: int | None = None
+    dropped: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """A filter's word on one candidate: kept, or why not."""
+
+    kept: bool
+    why: str = ""
+
+
+KEPT = Verdict(kept=True)
+
+
+def dropped(why: str) -> Verdict:
+    """Return the verdict that drops a candidate, with the reason shown by explain."""
+    return Verdict(kept=False, why=why)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """A selector's choice: the position in the ranked candidates, and why."""
+
+    index: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Citation:
+    """Where a reply's content comes from: a document, and the passage's id in it."""
+
+    source: str
+    passage: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What is sent: Markdown and hints, never a platform's JSON."""
+
+    text: str
+    citations: Sequence[Citation] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """What became of a reply: the platform's ids of it, and whether that is certain."""
+
+    ids: Sequence[str] = ()
+    status: Literal["ok", "unknown"] = "ok"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionResult:
+    """What an action said and which slots it set (null clears a slot)."""
+
+    reply: Reply | None = None
+    slots: Mapping[str, JsonValue] = field(default_factory=dict)
+
+
+Outcome = Literal["answered", "declined", "direct", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """
+    Everything about an answered turn: what `chorus explain` shows.
+
+    `orders` maps each reranker to the candidate positions it returned, best first;
+    `problems` are the sentences of plugins that failed; `ms` are milliseconds by stage;
+    `config` is the configuration's fingerprint. `chosen` is None when no candidate was
+    sent; `why` says why this reply and no other.
+    """
+
+    turn: Turn
+    outcome: Outcome
+    reply: Reply
+    why: str
+    config: str
+    candidates: Sequence[Candidate] = ()
+    chosen: int | None = None
+    orders: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    problems: Sequence[str] = ()
+    ms: Mapping[str, float] = field(default_factory=dict)
