@@ -1,4 +1,4 @@
-"""The public names of Chorus. Importing this loads neither torch nor faiss nor redis."""
+"""The public names of Chorus; importing them loads no torch, faiss or redis."""
 
 from bot.hookspecs import hookimpl
 

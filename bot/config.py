@@ -7,11 +7,18 @@ pass through unchecked; the plugin manager checks them, because only it has the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import os
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from rapidfuzz import process
+
+from bot.errors import ConfigError
+from bot.model import Address
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -23,7 +30,7 @@ class Section(BaseModel):
 
 
 class RedisConfig(Section):
-    url: str | None = Field(
+    url: SecretStr | None = Field(
         None,
         description="redis:// or rediss:// URL; none: Chorus starts a server of its "
         "own in the data folder",
@@ -138,9 +145,14 @@ class Channel(Section):
     plugins: tuple[Use, ...] | None = Field(None, description="replaces the list")
     ranking: RankingConfig | None = Field(None, description="replaces the section")
 
+    def covers(self, address: Address) -> bool:
+        """Tell whether every part that `match` names is the address's."""
+        wanted = self.match.model_dump(exclude_none=True)
+        return all(getattr(address, part) == value for part, value in wanted.items())
+
 
 class Config(Section):
-    """The whole file. `folder` is where it lies; paths in it are relative to that."""
+    """The whole file, with the knowledge paths made absolute."""
 
     name: str = Field("Chorus", description="the bot's name, shown to customers")
     persona: str = Field(
@@ -155,8 +167,189 @@ class Config(Section):
     ranking: RankingConfig = RankingConfig()
     conversation: ConversationConfig = ConversationConfig()
     replies: RepliesConfig = RepliesConfig()
-    plugins: tuple[Use, ...] = ()
-    connectors: tuple[Use, ...] = ()
-    channels: tuple[Channel, ...] = ()
+    plugins: tuple[Use, ...] = Field((), description="enabled, first in line first")
+    connectors: tuple[Use, ...] = Field((), description="services the bot talks on")
+    channels: tuple[Channel, ...] = Field(
+        (), description="narrower settings; the first match counts"
+    )
 
-    folder: Path = Field(Path(), exclude=True)
+    @property
+    def fingerprint(self) -> str:
+        """Twelve hex digits that change when any setting does; secrets stay out."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+
+
+def load(path: Path) -> Config:
+    """
+    Read, complete and check `path`.
+
+    Raises ConfigError with every problem found, each naming file, key, value and what
+    is expected.
+    """
+    written = _parse(path)
+    problems: list[str] = []
+    settings = _with_secrets(written, "", problems)
+    if problems:
+        raise ConfigError([f"{path}: {problem}" for problem in problems])
+    try:
+        config = Config.model_validate(settings)
+    except ValidationError as error:
+        raise ConfigError(
+            [f"{path}: {problem}" for problem in sentences(error, Config)]
+        ) from error
+    return _absolute(config, path.parent)
+
+
+def sentences(
+    error: ValidationError, model: type[BaseModel], where: str = ""
+) -> list[str]:
+    """
+    Word each problem of `error` as `key: what is wrong, what was found, what is
+    expected`, with near matches for an unknown key. `where` prefixes the keys.
+    """
+    return [_sentence(dict(problem), model, where) for problem in error.errors()]
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return "did you mean 'x'?" or, with nothing near, what there is."""
+    names = sorted(known)
+    near = process.extractOne(word, names, score_cutoff=60)
+    if near is not None:
+        return f"did you mean {near[0]!r}?"
+    return f"there is {', '.join(map(repr, names)) or 'none'}"
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML lets a key stand twice and keeps the last; here that is an error."""
+
+    def construct_mapping(
+        self,
+        node: yaml.MappingNode,
+        deep: bool = False,  # noqa: FBT001, FBT002
+    ) -> dict[Hashable, Any]:
+        mapping = super().construct_mapping(node, deep=deep)
+        if len(mapping) < len(node.value):
+            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise yaml.MarkedYAMLError(
+                problem=f"the key {twice!r} stands twice", problem_mark=node.start_mark
+            )
+        return mapping
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        # _UniqueKeys is a SafeLoader
+        written = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)  # noqa: S506
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}); name a configuration file "
+            "with --config"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8"
+        ) from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        at = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError(f"{path}:{at}: not valid YAML: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(written, dict):
+        raise ConfigError(
+            f"{path}: expected keys and values at the top, found "
+            f"{type(written).__name__}; see config/bot.yaml for an example"
+        )
+    return written
+
+
+def _with_secrets(value: Any, key: str, problems: list[str]) -> Any:
+    """
+    Replace every `{env: NAME}` by the variable, as a SecretStr, so that no message,
+    dump or log can show it.
+    """
+    if isinstance(value, dict):
+        if set(value) == {"env"}:
+            return _secret(value["env"], key, problems)
+        return {
+            name: _with_secrets(inner, f"{key}.{name}".lstrip("."), problems)
+            for name, inner in value.items()
+        }
+    if isinstance(value, list):
+        return [
+            _with_secrets(inner, f"{key}[{number}]", problems)
+            for number, inner in enumerate(value)
+        ]
+    return value
+
+
+def _secret(name: Any, key: str, problems: list[str]) -> SecretStr | None:
+    if isinstance(name, str) and (secret := os.environ.get(name)):
+        return SecretStr(secret)
+    problems.append(
+        f"{key}: the environment variable {name!r} is not set; export it before "
+        "starting Chorus"
+    )
+    return None
+
+
+def _absolute(config: Config, folder: Path) -> Config:
+    paths = tuple((folder / path).resolve() for path in config.knowledge.paths)
+    knowledge = config.knowledge.model_copy(update={"paths": paths})
+    return config.model_copy(update={"knowledge": knowledge})
+
+
+def _sentence(problem: dict[str, Any], model: type[BaseModel], where: str) -> str:
+    location = list(problem["loc"])
+    key = f"{where}{_key(location)}" or "the file"
+    found = problem["input"]
+    match problem["type"]:
+        case "extra_forbidden":
+            known = _fields_at(model, location[:-1])
+            return f"{key}: unknown key; {did_you_mean(str(location[-1]), known)}"
+        case "missing":
+            return f"{key}: missing; it needs {_description(model, location)}"
+        case _:
+            expected = problem["msg"][0].lower() + problem["msg"][1:]
+            return f"{key}: {expected}; found {_shown(found)}"
+
+
+def _key(location: Sequence[int | str]) -> str:
+    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in location]
+    return "".join(parts).lstrip(".")
+
+
+def _shown(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 80 else f"{shown[:77]}..."  # noqa: PLR2004
+
+
+def _fields_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
+    found = _model_at(model, location)
+    return list(found.model_fields) if found else []
+
+
+def _description(model: type[BaseModel], location: Sequence[int | str]) -> str:
+    owner = _model_at(model, location[:-1])
+    field = owner.model_fields.get(str(location[-1])) if owner else None
+    return (field.description if field else None) or "a value"
+
+
+def _model_at(
+    model: type[BaseModel], location: Sequence[int | str]
+) -> type[BaseModel] | None:
+    """Follow `location` down the models' fields; list positions are passed over."""
+    current: type[BaseModel] | None = model
+    for part in location:
+        if isinstance(part, int) or current is None:
+            continue
+        field = current.model_fields.get(part)
+        current = _model_in(field.annotation) if field else None
+    return current
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_model_in, get_args(annotation))), None)

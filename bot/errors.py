@@ -2,7 +2,7 @@
 What can go wrong, sorted by who can put it right.
 
     ChorusError
-    ├── ConfigError      the operator: a file, a key, a secret, a service that is not there
+    ├── ConfigError      the operator: a file, a key, a secret, a missing service
     │   ├── KnowledgeError   a document or an index
     │   ├── ModelError       weights: not found, refused, wrong hash
     │   └── StoreError       Redis: unreachable, in use, corrupt

@@ -80,7 +80,7 @@ class Embedder(Named, Protocol):
 # Prompt
 
 
-class PromptPart(Protocol):
+class PromptPart(Named, Protocol):
     """
     A paragraph for the system part of the prompt, or None when it has nothing to say
     this turn. Retrieved text never goes here: a document is not an authority.

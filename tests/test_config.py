@@ -1,0 +1,180 @@
+"""The configuration file: every problem at once, secrets nowhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bot import config
+from bot.config import Config
+from bot.errors import ConfigError
+
+MINIMAL = """
+knowledge: {model: embedder}
+generation: {model: generator}
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "bot.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def problems_of(folder: Path, text: str) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as caught:
+        config.load(written(folder, text))
+    return caught.value.problems
+
+
+def test_a_minimal_file_gets_the_defaults(tmp_path: Path) -> None:
+    loaded = config.load(written(tmp_path, MINIMAL))
+
+    assert loaded.generation.candidates == 8
+    assert loaded.redis.url is None
+
+
+def test_knowledge_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    text = "knowledge: {model: m, paths: [docs]}\ngeneration: {model: m}"
+
+    loaded = config.load(written(tmp_path, text))
+
+    assert loaded.knowledge.paths == (tmp_path / "docs",)
+
+
+def test_all_problems_are_told_at_once_with_key_value_and_near_match(
+    tmp_path: Path,
+) -> None:
+    problems = problems_of(
+        tmp_path,
+        """
+generation: {model: m, candidats: 5, candidates: 0}
+knowledge: {model: m, passages: many}
+plugin: []
+""",
+    )
+
+    text = "\n".join(problems)
+    assert len(problems) == 4
+    assert all(str(tmp_path / "bot.yaml") in problem for problem in problems)
+    assert "generation.candidats: unknown key; did you mean 'candidates'?" in text
+    assert "generation.candidates" in text
+    assert "found 0" in text
+    assert "knowledge.passages" in text
+    assert "found 'many'" in text
+    assert "plugin: unknown key; did you mean 'plugins'?" in text
+
+
+def test_a_missing_key_says_what_it_is_for(tmp_path: Path) -> None:
+    problems = problems_of(tmp_path, "knowledge: {model: m}\ngeneration: {}")
+
+    assert len(problems) == 1
+    assert (
+        "generation.model: missing; it needs source of the generator's" in problems[0]
+    )
+
+
+def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"No such file.*--config"):
+        config.load(tmp_path / "nowhere.yaml")
+
+
+def test_a_folder_in_place_of_a_file_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        config.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a: [1", "line 1"),
+        ("- just\n- a list", "expected keys and values"),
+        ("", "found NoneType"),
+        ("name: a\nname: b\n", "the key 'name' stands twice"),
+        ("name: !!python/object/apply:os.system [ls]", "not valid YAML"),
+    ],
+)
+def test_what_is_not_a_configuration_is_one_sentence(
+    tmp_path: Path, text: str, told: str
+) -> None:
+    assert told in problems_of(tmp_path, text)[0]
+
+
+def test_a_file_that_is_not_utf_8_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "bot.yaml"
+    path.write_bytes(b"name: \xff\xfe")
+
+    with pytest.raises(ConfigError, match="not UTF-8 at byte 6"):
+        config.load(path)
+
+
+def test_a_missing_secret_names_key_and_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CHORUS_REDIS", raising=False)
+
+    problems = problems_of(tmp_path, MINIMAL + "redis: {url: {env: CHORUS_REDIS}}")
+
+    assert "redis.url" in problems[0]
+    assert "'CHORUS_REDIS' is not set" in problems[0]
+
+
+def test_a_secret_is_read_and_shown_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHORUS_REDIS", "redis://:canary@localhost")
+
+    loaded = config.load(
+        written(tmp_path, MINIMAL + "redis: {url: {env: CHORUS_REDIS}}")
+    )
+
+    assert loaded.redis.url is not None
+    assert loaded.redis.url.get_secret_value() == "redis://:canary@localhost"
+    assert "canary" not in repr(loaded)
+    assert "canary" not in loaded.model_dump_json()
+
+
+def test_a_wrong_secret_is_not_shown_in_the_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET", "canary")
+
+    problems = problems_of(tmp_path, MINIMAL + "name: {env: SECRET}")
+
+    assert "canary" not in "\n".join(problems)
+
+
+def test_the_fingerprint_changes_with_any_setting(tmp_path: Path) -> None:
+    base = config.load(written(tmp_path, MINIMAL))
+    same = config.load(written(tmp_path, MINIMAL))
+    other = config.load(written(tmp_path, MINIMAL + "name: Other"))
+
+    assert base.fingerprint == same.fingerprint
+    assert base.fingerprint != other.fingerprint
+
+
+def test_the_configuration_cannot_be_changed_behind_anyones_back(
+    tmp_path: Path,
+) -> None:
+    loaded = config.load(written(tmp_path, MINIMAL))
+
+    with pytest.raises(ValueError, match="frozen"):
+        loaded.name = "other"  # type: ignore[misc]  # the mistake under test
+
+
+def test_every_setting_has_a_description() -> None:
+    def undescribed(schema: dict[str, object]) -> list[str]:
+        properties = schema.get("properties", {})
+        assert isinstance(properties, dict)
+        return [
+            name
+            for name, field in properties.items()
+            if "description" not in field and "$ref" not in str(field)
+        ]
+
+    schema = Config.model_json_schema()
+
+    assert [undescribed(schema), *map(undescribed, schema["$defs"].values())] == [
+        [] for _ in range(1 + len(schema["$defs"]))
+    ]
