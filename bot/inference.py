@@ -1,0 +1,100 @@
+"""
+The inference thread: where everything that computes runs, one job at a time.
+
+Knows nothing about models or plugins. A job that outlasts its limit cannot be killed
+in Python, so its thread is left to itself (it is a daemon) and a fresh one takes over
+the jobs behind it: one hanging plugin never stops the bot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from bot.errors import ChorusError
+
+Result = TypeVar("Result")
+
+
+class Overdue(ChorusError):
+    """A job ran longer than its limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    compute: Callable[[], Any]
+    started: Callable[[], object]
+    result: Future[Any]
+
+
+_Jobs = queue.SimpleQueue[_Job | None]
+
+
+class InferenceThread:
+    """Runs jobs in order. The clock of a limit starts when the job does."""
+
+    def __init__(self) -> None:
+        self._jobs = _start()
+
+    async def run(
+        self, compute: Callable[[], Result], timeout_s: float | None = None
+    ) -> Result:
+        """
+        Return what `compute()` returns, or raise what it raises; Overdue after
+        `timeout_s`. A cancelled caller's job is skipped if it has not begun.
+        """
+        started = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        job: Future[Result] = Future()
+        self._jobs.put(
+            _Job(compute, lambda: loop.call_soon_threadsafe(started.set), job)
+        )
+        waiting = asyncio.wrap_future(job)
+        try:
+            await started.wait()
+            jobs = self._jobs
+            await asyncio.wait({waiting}, timeout=timeout_s)
+        finally:
+            job.cancel()
+        if not waiting.done():
+            self._replace(jobs)
+            raise Overdue(f"no answer within {timeout_s:g} s")
+        return await waiting
+
+    def close(self) -> None:
+        """Let the thread end after the jobs it has."""
+        self._jobs.put(None)
+
+    def _replace(self, abandoned: _Jobs) -> None:
+        if abandoned is not self._jobs:
+            return
+        self._jobs = _start()
+        while True:
+            try:
+                self._jobs.put(abandoned.get_nowait())
+            except queue.Empty:
+                break
+        abandoned.put(None)
+
+
+def _start() -> _Jobs:
+    jobs: _Jobs = queue.SimpleQueue()
+    threading.Thread(target=_work, args=(jobs,), name="inference", daemon=True).start()
+    return jobs
+
+
+def _work(jobs: _Jobs) -> None:
+    while (job := jobs.get()) is not None:
+        if not job.result.set_running_or_notify_cancel():
+            continue
+        try:
+            job.started()
+            job.result.set_result(job.compute())
+        # A stranger's code runs here; whatever it raises belongs to its caller.
+        except BaseException as error:  # noqa: BLE001
+            job.result.set_exception(error)
