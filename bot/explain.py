@@ -1,0 +1,190 @@
+"""
+A turn's record, put into words and into JSON.
+
+Knows the record and nothing else: not where it was stored, not how it is printed. The
+same text serves `chorus explain` and the customer's `/why`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from bot.model import Candidate, Passage, Record
+
+_RECORD = TypeAdapter(Record)
+
+
+def contract(record: Record) -> dict[str, Any]:
+    """Return the object of `chorus ask --json`; its keys are a promise."""
+    return {
+        "turn": record.turn.id,
+        "reply": {
+            "text": record.reply.text,
+            "citations": [
+                {"source": citation.source, "passage": citation.passage}
+                for citation in record.reply.citations
+            ],
+        },
+        "candidates": [
+            {
+                "text": candidate.text,
+                "scores": dict(candidate.scores),
+                "total": candidate.total,
+                "rank": candidate.rank,
+                "dropped": candidate.dropped,
+                "tokens": len(candidate.tokens),
+            }
+            for candidate in record.candidates
+        ],
+        "chosen": record.chosen,
+        "why": record.why,
+        "passages": [
+            {"source": passage.source, "text": passage.text, "score": passage.score}
+            for passage in record.turn.passages
+        ],
+        "ms": dict(record.ms),
+    }
+
+
+def everything(record: Record) -> dict[str, Any]:
+    """Return the whole record as JSON values, without the candidates' token lists."""
+    slim = [
+        replace(candidate, tokens=(), log_probs=()) for candidate in record.candidates
+    ]
+    whole = _RECORD.dump_python(replace(record, candidates=slim), mode="json")
+    for shown, candidate in zip(whole["candidates"], record.candidates, strict=True):
+        shown["tokens"] = len(candidate.tokens)
+        shown["log_probs"] = sum(candidate.log_probs)
+    return dict(whole)
+
+
+def text(record: Record) -> str:
+    """Return the turn's story as Markdown."""
+    parts = [
+        f"# Turn {record.turn.id}: {record.outcome}",
+        f"**Question** {record.turn.question}",
+        f"**Reply** {record.reply.text}",
+        f"**Why** {record.why}",
+        _passages(record.turn.passages),
+        _candidates(record.candidates, record.chosen),
+        _contributions(record.candidates),
+        _dropped(record.candidates),
+        _orders(record),
+        _list("Problems", record.problems),
+        _timing(record),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def place(passage: Passage) -> str:
+    """Name where a passage stands: `refunds.md, page 3, Refunds > Exceptions`."""
+    where = [passage.source]
+    if passage.page is not None:
+        where.append(f"page {passage.page}")
+    elif passage.line is not None:
+        where.append(f"line {passage.line}")
+    if passage.headings:
+        where.append(" > ".join(passage.headings))
+    return ", ".join(where)
+
+
+def _passages(passages: Sequence[Passage]) -> str:
+    rows = [
+        [
+            f"{passage.score:.2f}",
+            " ".join(f"{name} {value:.2f}" for name, value in passage.scores.items()),
+            place(passage),
+            _short(passage.text),
+        ]
+        for passage in passages
+    ]
+    return _table("Retrieved", ["score", "parts", "source", "text"], rows)
+
+
+def _candidates(candidates: Sequence[Candidate], chosen: int | None) -> str:
+    rows = [
+        [
+            "sent" if position == chosen else str(candidate.rank),
+            _number(candidate.total),
+            candidate.origin,
+            str(len(candidate.tokens)),
+            candidate.text,
+        ]
+        for position, candidate in enumerate(candidates)
+        if candidate.dropped is None
+    ]
+    return _table("Candidates", ["rank", "total", "by", "tokens", "text"], rows)
+
+
+def _contributions(candidates: Sequence[Candidate]) -> str:
+    """One row per candidate: each scorer's number, and what it added to the total."""
+    kept = [candidate for candidate in candidates if candidate.scores]
+    names = list(kept[0].scores) if kept else []
+    rows = [
+        [
+            str(candidate.rank),
+            *(
+                f"{candidate.scores[name]:.3f} ({candidate.contributions[name]:+.2f})"
+                for name in names
+            ),
+        ]
+        for candidate in kept
+    ]
+    return _table("Scores (and what each added to the total)", ["rank", *names], rows)
+
+
+def _dropped(candidates: Sequence[Candidate]) -> str:
+    rows = [
+        [candidate.dropped, _short(candidate.text)]
+        for candidate in candidates
+        if candidate.dropped is not None
+    ]
+    return _table("Dropped", ["why", "text"], rows)
+
+
+def _orders(record: Record) -> str:
+    orders = [
+        f"{name}: {' '.join(str(position + 1) for position in order)}"
+        for name, order in record.orders.items()
+    ]
+    return _list("Rerankers (places in the order by total)", orders)
+
+
+def _timing(record: Record) -> str:
+    stages = ", ".join(f"{stage} {ms:.0f} ms" for stage, ms in record.ms.items())
+    return (
+        f"{stages or 'no stage was timed'}; seed {record.turn.seed}, "
+        f"configuration {record.config}"
+    )
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return ""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return f"## {title}\n\n" + "\n".join(
+        f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines
+    )
+
+
+def _list(title: str, items: Sequence[str]) -> str:
+    if not items:
+        return ""
+    return f"## {title}\n\n" + "\n".join(f"- {item}" for item in items)
+
+
+def _cell(content: str) -> str:
+    return " ".join(content.split()).replace("|", "\\|")
+
+
+def _short(content: str, characters: int = 160) -> str:
+    flat = " ".join(content.split())
+    return flat if len(flat) <= characters else f"{flat[: characters - 1]}…"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"

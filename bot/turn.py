@@ -1,0 +1,261 @@
+"""
+The turn protocol, told in order: from a message to the record of its answer.
+
+Knows nothing about Redis, connectors or how any stage works inside. Whatever happens,
+`answer` returns a record with a reply in it: an answer, the honest fallback, or the
+apology.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from bot import metrics
+from bot.config import Config, RepliesConfig
+from bot.errors import ChorusError, PluginError, TurnCancelled
+from bot.inference import InferenceThread, Overdue
+from bot.interfaces import (
+    Embedder,
+    GenerationRequest,
+    LanguageModel,
+    LogitsProcessor,
+    Retriever,
+    Sampler,
+)
+from bot.model import (
+    Address,
+    Candidate,
+    Citation,
+    Outcome,
+    Passage,
+    Record,
+    Reply,
+    Turn,
+)
+from bot.plugin_manager import Plugins
+from bot.ranking import Ranked, Ranking, TurnTools
+
+# What the thread may take beyond the generator's own deadline before it is given up.
+GRACE_S = 5.0
+
+
+class Prompter(Protocol):
+    """Renders the prompt, and cuts the passages to those that fit into it."""
+
+    def render(self, turn: Turn) -> Turn: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pipeline:
+    """What one channel's turns go through."""
+
+    plugins: Plugins
+    retrievers: Sequence[Retriever]
+    prompter: Prompter
+    sampler: Sampler
+    logits_processors: Sequence[LogitsProcessor]
+    ranking: Ranking
+
+
+@dataclass(slots=True, kw_only=True)
+class _Progress:
+    """What is known when a turn ends early."""
+
+    turn: Turn
+    ms: dict[str, float] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = 1000 * (time.perf_counter() - began)
+            self.ms[name] = self.ms.get(name, 0.0) + spent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answerer:
+    """Answers turns; `pipeline` gives each address the pipeline of its channel."""
+
+    config: Config
+    pipeline: Callable[[Address], Pipeline]
+    model: LanguageModel
+    embedder: Embedder
+    inference: InferenceThread
+
+    async def answer(self, turn: Turn, cancelled: threading.Event) -> Record:
+        """Return the turn's record. Raises nothing but asyncio's cancellation."""
+        pipeline = self.pipeline(turn.message.address)
+        progress = _Progress(turn=turn)
+        with progress.stage("total"):
+            try:
+                record = await self._answered(pipeline, progress, cancelled)
+            except TurnCancelled:
+                record = self._ended(progress, "cancelled", "the customer stopped it")
+            # Strangers' code and the machine itself can fail in any way; the customer
+            # gets the apology and the operator the reason.
+            except Exception as error:  # noqa: BLE001
+                record = self._ended(progress, "failed", _told(error))
+                await pipeline.plugins.turn_failed(progress.turn, error)
+        record = replace(record, ms=progress.ms)
+        metrics.turn_over(record, pipeline.plugins.metrics_sinks)
+        return record
+
+    async def _answered(
+        self, pipeline: Pipeline, progress: _Progress, cancelled: threading.Event
+    ) -> Record:
+        await pipeline.plugins.turn_started(progress.turn)
+        direct = await pipeline.plugins.answer_directly(progress.turn)
+        if direct is not None:
+            return self._direct(progress, direct)
+        with progress.stage("retrieve"):
+            await self._retrieve(pipeline, progress)
+        if not self._is_relevant(progress.turn.passages):
+            return self._declined(progress, self._why_irrelevant(progress.turn))
+        with progress.stage("generate"):
+            written = await self._generate(pipeline, progress, cancelled)
+        with progress.stage("rank"):
+            tools = TurnTools(self.embedder, self.model)
+            ranked = await pipeline.ranking.rank(progress.turn, written, tools)
+        progress.problems += ranked.problems
+        if cancelled.is_set():
+            raise TurnCancelled("stopped while its candidates were ranked")
+        await pipeline.plugins.candidates_ranked(progress.turn, ranked.candidates)
+        return self._chosen(progress, ranked)
+
+    async def _retrieve(self, pipeline: Pipeline, progress: _Progress) -> None:
+        """Ask every retriever; one that fails is left out."""
+        limit = self.config.knowledge.passages
+        found: dict[str, Passage] = {}
+        for retriever in pipeline.retrievers:
+            try:
+                passages = await retriever.retrieve(progress.turn, limit)
+            except ChorusError:
+                raise
+            except Exception as error:  # noqa: BLE001 (a stranger's code)
+                problem = PluginError(retriever.name, f"raised {_told(error)}")
+                progress.problems.append(str(problem))
+                continue
+            found |= {one.id: one for one in passages if one.id not in found}
+        progress.turn = replace(progress.turn, passages=tuple(found.values()))
+
+    async def _generate(
+        self, pipeline: Pipeline, progress: _Progress, cancelled: threading.Event
+    ) -> list[Candidate]:
+        """
+        Return the model's candidates; none when a plugin of the generation failed,
+        because the writers' candidates may still answer.
+        """
+        progress.turn = await self.inference.run(
+            lambda: pipeline.prompter.render(progress.turn)
+        )
+        settings = self.config.generation
+        request = GenerationRequest(
+            turn=progress.turn,
+            candidates=settings.candidates,
+            max_new_tokens=settings.max_new_tokens,
+            sampler=pipeline.sampler,
+            logits_processors=pipeline.logits_processors,
+            stop=settings.stop,
+            cancelled=cancelled,
+        )
+
+        def generate() -> list[Candidate]:
+            # The clock starts here, on the thread, and not while others are served.
+            deadline = time.monotonic() + settings.timeout_s
+            return self.model.generate(replace(request, deadline=deadline))
+
+        try:
+            return await self.inference.run(generate, settings.timeout_s + GRACE_S)
+        except PluginError as error:
+            progress.problems.append(str(error))
+        except Overdue as error:
+            progress.problems.append(f"generation: {error}; a plugin may hang in it")
+        return []
+
+    def _is_relevant(self, passages: Sequence[Passage]) -> bool:
+        """A plugin's passages may come without relevance; they count as relevant."""
+        minimum = self.config.knowledge.minimum_relevance
+        return any(one.scores.get("relevance", 1.0) >= minimum for one in passages)
+
+    def _why_irrelevant(self, turn: Turn) -> str:
+        best = max(
+            (one.scores.get("relevance", 0.0) for one in turn.passages), default=0.0
+        )
+        minimum = self.config.knowledge.minimum_relevance
+        return f"nothing relevant was retrieved (best {best:.2f}, minimum {minimum:g})"
+
+    def _chosen(self, progress: _Progress, ranked: Ranked) -> Record:
+        if ranked.chosen is None:
+            record = self._declined(progress, ranked.why)
+        else:
+            reply = _reply(ranked.candidates[ranked.chosen], progress.turn.passages)
+            record = self._record(progress, "answered", reply, ranked.why)
+        return replace(
+            record,
+            candidates=ranked.candidates,
+            chosen=ranked.chosen,
+            orders=ranked.orders,
+        )
+
+    def _direct(self, progress: _Progress, reply: Reply) -> Record:
+        return self._record(progress, "direct", reply, "a plugin answered directly")
+
+    def _declined(self, progress: _Progress, why: str) -> Record:
+        reply = Reply(text=self.config.replies.fallback)
+        return self._record(progress, "declined", reply, why)
+
+    def _ended(self, progress: _Progress, outcome: Outcome, why: str) -> Record:
+        replies: RepliesConfig = self.config.replies
+        text = replies.cancelled if outcome == "cancelled" else replies.apology
+        return self._record(progress, outcome, Reply(text=text), why)
+
+    def _record(
+        self, progress: _Progress, outcome: Outcome, reply: Reply, why: str
+    ) -> Record:
+        return Record(
+            turn=progress.turn,
+            outcome=outcome,
+            reply=reply,
+            why=why,
+            config=self.config.fingerprint,
+            problems=tuple(progress.problems),
+        )
+
+
+def _reply(candidate: Candidate, passages: Sequence[Passage]) -> Reply:
+    """
+    Cite what the candidate cites; a candidate of the model, which cites nothing
+    itself, is given the passage that it shares most of its words with.
+    """
+    cited = [one for one in passages if one.id in candidate.citations]
+    cited = cited or _nearest(candidate.text, passages)
+    return Reply(
+        text=candidate.text,
+        citations=tuple(
+            Citation(source=passage.source, passage=passage.id) for passage in cited
+        ),
+    )
+
+
+def _nearest(text: str, passages: Sequence[Passage]) -> list[Passage]:
+    """Compare by runs of three characters: they serve any language."""
+    runs = _trigrams(text)
+    shared = [len(runs & _trigrams(passage.text)) for passage in passages]
+    return [passages[shared.index(max(shared))]] if any(shared) else []
+
+
+def _trigrams(text: str) -> set[str]:
+    folded = " ".join(text.casefold().split())
+    return {folded[start : start + 3] for start in range(len(folded) - 2)}
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

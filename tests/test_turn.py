@@ -1,0 +1,235 @@
+"""A turn, from message to record, with a scripted model and the rest real."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from bot.config import Config
+from bot.errors import PluginError
+from bot.inference import InferenceThread
+from bot.model import Address, Passage, Record, Selection, Turn
+from bot.plugin_manager import Plugins
+from bot.ranking import Ranking
+from bot.testing.fakes import HashEmbedder, ScriptedLanguageModel
+from bot.testing.makers import a_passage, a_turn
+from bot.turn import Answerer, Pipeline
+
+CONFIG = Config.model_validate(
+    {
+        "knowledge": {"model": "m", "minimum_relevance": 0.5},
+        "generation": {"model": "m", "candidates": 2, "timeout_s": 0.5},
+    }
+)
+
+
+@dataclass(frozen=True)
+class Finds:
+    passages: Sequence[Passage] | Exception
+    name: str = "finds"
+
+    async def retrieve(self, turn: Turn, limit: int) -> Sequence[Passage]:
+        if isinstance(self.passages, Exception):
+            raise self.passages
+        return self.passages
+
+
+class Prompts:
+    def render(self, turn: Turn) -> Turn:
+        return replace(turn, prompt=f"asked: {turn.question}")
+
+
+class First:
+    name = "first"
+
+    def select(self, turn: Turn, ranked: Sequence[object]) -> Selection:
+        return Selection(index=0, why="first")
+
+
+RELEVANT = a_passage("Refunds take five days.", scores={"relevance": 0.9})
+IRRELEVANT = a_passage("We like bikes.", scores={"relevance": 0.1})
+
+
+@pytest.fixture
+def inference() -> Iterator[InferenceThread]:
+    thread = InferenceThread()
+    yield thread
+    thread.close()
+
+
+def an_answerer(
+    inference: InferenceThread,
+    model: ScriptedLanguageModel,
+    retrievers: Sequence[Finds] = (Finds([RELEVANT]),),
+    **more: Any,
+) -> Answerer:
+    pipeline = Pipeline(
+        plugins=Plugins(),
+        retrievers=retrievers,
+        prompter=Prompts(),
+        sampler=None,  # type: ignore[arg-type]  # the scripted model draws nothing
+        logits_processors=(),
+        ranking=Ranking(
+            inference=inference,
+            writers=(),
+            filters=(),
+            scorers=(),
+            weights={},
+            rerankers=(),
+            selector=First(),
+            plugin_timeout_s=1,
+        ),
+    )
+
+    def everywhere(address: Address) -> Pipeline:
+        return replace(pipeline, **more)
+
+    return Answerer(
+        config=CONFIG,
+        pipeline=everywhere,
+        model=model,
+        embedder=HashEmbedder(),
+        inference=inference,
+    )
+
+
+async def answered(answerer: Answerer) -> Record:
+    return await answerer.answer(a_turn(), threading.Event())
+
+
+async def test_a_question_is_answered_from_passages_and_cited(
+    inference: InferenceThread,
+) -> None:
+    model = ScriptedLanguageModel([["Refunds take five days.", "No idea."]])
+
+    record = await answered(an_answerer(inference, model))
+
+    assert record.outcome == "answered"
+    assert record.reply.text == "Refunds take five days."
+    assert [citation.source for citation in record.reply.citations] == ["refunds.md"]
+    assert record.turn.prompt == "asked: How long does a refund take?"
+    assert len(record.candidates) == 2
+    assert set(record.ms) == {"retrieve", "generate", "rank", "total"}
+    assert record.config == CONFIG.fingerprint
+
+
+async def test_nothing_relevant_means_the_fallback_and_no_generation(
+    inference: InferenceThread,
+) -> None:
+    model = ScriptedLanguageModel([])
+
+    record = await answered(an_answerer(inference, model, [Finds([IRRELEVANT])]))
+
+    assert record.outcome == "declined"
+    assert record.reply.text == CONFIG.replies.fallback
+    assert record.why == "nothing relevant was retrieved (best 0.10, minimum 0.5)"
+    assert model.requests == []
+
+
+async def test_no_passage_at_all_means_the_fallback(inference: InferenceThread) -> None:
+    record = await answered(
+        an_answerer(inference, ScriptedLanguageModel([]), [Finds([])])
+    )
+
+    assert record.outcome == "declined"
+
+
+async def test_a_retriever_that_fails_is_left_out_and_named(
+    inference: InferenceThread,
+) -> None:
+    retrievers = [Finds(OSError("down"), name="wiki"), Finds([RELEVANT])]
+    model = ScriptedLanguageModel(["Five days."])
+
+    record = await answered(an_answerer(inference, model, retrievers))
+
+    assert record.outcome == "answered"
+    assert record.problems == ("plugin 'wiki': raised OSError: down",)
+
+
+async def test_a_failing_model_means_the_apology(inference: InferenceThread) -> None:
+    model = ScriptedLanguageModel([RuntimeError("out of memory")])
+
+    record = await answered(an_answerer(inference, model))
+
+    assert record.outcome == "failed"
+    assert record.reply.text == CONFIG.replies.apology
+    assert record.why == "RuntimeError: out of memory"
+
+
+async def test_a_failing_sampler_is_named_and_nothing_is_made_up(
+    inference: InferenceThread,
+) -> None:
+    model = ScriptedLanguageModel([PluginError("odd", "drew a token of no vocabulary")])
+
+    record = await answered(an_answerer(inference, model))
+
+    assert record.outcome == "declined"
+    assert record.reply.text == CONFIG.replies.fallback
+    assert record.problems == ("plugin 'odd': drew a token of no vocabulary",)
+
+
+async def test_a_generation_that_hangs_is_given_up(
+    inference: InferenceThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bot.turn.GRACE_S", 0.05)
+    release = threading.Event()
+
+    class Hangs(ScriptedLanguageModel):
+        def generate(self, request: object) -> Any:
+            release.wait()
+
+    record = await answered(an_answerer(inference, Hangs([])))
+    release.set()
+
+    assert record.outcome == "declined"
+    assert "a plugin may hang in it" in record.problems[0]
+
+
+async def test_a_cancelled_turn_says_so(inference: InferenceThread) -> None:
+    gate = threading.Event()
+    cancelled = threading.Event()
+    cancelled.set()
+    model = ScriptedLanguageModel(["late"], gate=gate)
+
+    record = await an_answerer(inference, model).answer(a_turn(), cancelled)
+
+    assert record.outcome == "cancelled"
+    assert record.reply.text == CONFIG.replies.cancelled
+
+
+async def test_the_line_of_a_turn_holds_no_message_text(
+    inference: InferenceThread, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    model = ScriptedLanguageModel(["Five days."])
+
+    await answered(an_answerer(inference, model))
+
+    (line,) = [one for one in caplog.records if one.name == "chorus.turn"]
+    assert line.__dict__["outcome"] == "answered"
+    assert line.__dict__["chosen"] == 0
+    assert "ms_total" in line.__dict__
+    assert not any("refund" in str(value).lower() for value in vars(line).values())
+
+
+async def test_a_metrics_sink_that_fails_costs_nobody_the_answer(
+    inference: InferenceThread,
+) -> None:
+    class Sink:
+        name = "sink"
+
+        def turn_over(self, record: Record) -> None:
+            raise RuntimeError("boom")
+
+    answerer = an_answerer(
+        inference,
+        ScriptedLanguageModel(["Five days."]),
+        plugins=Plugins(metrics_sinks=[Sink()]),
+    )
+
+    assert (await answered(answerer)).outcome == "answered"
