@@ -1,0 +1,86 @@
+"""What the project promises about itself: imports, public names, shipped files."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bot
+from bot import config
+from bot.app import App
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ("torch", "faiss", "redis", "transformers", "rich", "prompt_toolkit")
+
+
+def modules_after(statement: str) -> set[str]:
+    """Return what a fresh interpreter has loaded after `statement`."""
+    printed = subprocess.run(  # noqa: S603 (our own interpreter)
+        [sys.executable, "-c", f"{statement}\nimport sys\nprint(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(printed.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["import bot", "import bot.testing", "import bot.app", "import bot.cli"],
+)
+def test_importing_loads_nothing_heavy(statement: str) -> None:
+    loaded = modules_after(statement)
+
+    assert loaded.isdisjoint(HEAVY)
+
+
+def test_the_public_names_exist_and_are_sorted() -> None:
+    assert sorted(bot.__all__) == bot.__all__
+    assert all(hasattr(bot, name) for name in bot.__all__)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=str)
+def test_the_shipped_configurations_are_fine(path: Path) -> None:
+    app = App.from_file(path, lambda *_: None)
+
+    assert app.plugins.connectors
+
+
+def test_the_shipped_models_are_pinned_by_their_hash() -> None:
+    shipped = config.load(ROOT / "config" / "bot.yaml")
+
+    assert shipped.knowledge.model_sha256
+    assert shipped.generation.model_sha256
+
+
+def test_the_schema_knows_every_plugins_settings() -> None:
+    app = App.from_file(ROOT / "config" / "bot.yaml", lambda *_: None)
+
+    schema = app.schema()
+
+    by_plugin = {
+        rule["if"]["properties"]["use"]["const"]: rule["then"]["properties"]["settings"]
+        for rule in schema["$defs"]["Use"]["allOf"]
+    }
+    assert "diversity" in by_plugin["mmr"]["properties"]
+    assert set(by_plugin) >= {"multinomial", "quotation", "groundedness", "terminal"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(
+        str(path.relative_to(ROOT))
+        for folder in ("bot", "plugins", "connectors")
+        for path in (ROOT / folder).rglob("*.py")
+    ),
+)
+def test_every_module_says_what_it_is(path: str) -> None:
+    if path.endswith("__init__.py") and not (ROOT / path).read_text().strip():
+        return
+    module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
+
+    assert module.__doc__, f"{path} has no docstring"
