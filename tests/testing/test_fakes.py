@@ -1,0 +1,294 @@
+"""The fakes: they do what they are told, and keep what they were asked."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+import bot.testing
+from bot.errors import DeliveryError, TurnCancelled, TurnError
+from bot.interfaces import Accepted, ChatMessage, GenerationRequest
+from bot.model import Event, Reply
+from bot.testing import (
+    NOON,
+    FixedClock,
+    HashEmbedder,
+    MemoryConnector,
+    ScriptedLanguageModel,
+    a_tools,
+    a_turn,
+    an_address,
+)
+from plugins.samplers.multinomial import Multinomial
+
+
+def a_request(question: str = "Why?", candidates: int = 2) -> GenerationRequest:
+    return GenerationRequest(
+        turn=a_turn(question, prompt=f"user: {question} five days"),
+        candidates=candidates,
+        max_new_tokens=5,
+        sampler=Multinomial(Multinomial.Settings()),
+    )
+
+
+# the language model
+
+
+def test_each_call_takes_the_next_entry_of_the_script() -> None:
+    model = ScriptedLanguageModel(["yes", ["one", "two"]])
+
+    first = model.generate(a_request())
+    second = model.generate(a_request(candidates=3))
+
+    assert [candidate.text for candidate in first] == ["yes", "yes"]
+    assert [candidate.text for candidate in second] == ["one", "two", "one"]
+
+
+def test_a_script_may_depend_on_the_turn() -> None:
+    model = ScriptedLanguageModel(lambda turn: turn.question.upper())
+
+    [candidate] = model.generate(a_request("why?", candidates=1))
+
+    assert candidate.text == "WHY?"
+
+
+def test_a_script_that_is_over_says_so() -> None:
+    model = ScriptedLanguageModel(["yes"])
+    model.generate(a_request())
+
+    with pytest.raises(AssertionError, match=r"has 1 replies.*for 'Why\?'"):
+        model.generate(a_request())
+
+
+def test_an_exception_in_the_script_is_raised() -> None:
+    model = ScriptedLanguageModel([TurnError("out of memory"), "yes"])
+
+    with pytest.raises(TurnError, match="out of memory"):
+        model.generate(a_request())
+    assert model.generate(a_request())[0].text == "yes"
+
+
+def test_replies_are_cut_like_a_models() -> None:
+    model = ScriptedLanguageModel([["one two three four five six", "one END two"]])
+
+    long, stopped = model.generate(replace(a_request(), stop=(" END",)))
+
+    assert (long.text, long.finish) == ("one two three four five", "length")
+    assert (stopped.text, stopped.finish) == ("one", "stop")
+
+
+def test_words_of_the_prompt_are_likelier() -> None:
+    model = ScriptedLanguageModel(["five weeks"])
+
+    [candidate] = model.generate(a_request(candidates=1))
+    [read] = model.log_probs(["five days"], ["five weeks"])
+
+    assert candidate.log_probs == (-0.1, -2.0)
+    assert read.tolist() == pytest.approx([-0.1, -2.0])
+    assert model.scored == [("five days", "five weeks")]
+
+
+def test_a_gate_holds_the_reply_until_it_is_set() -> None:
+    gate = threading.Event()
+    model = ScriptedLanguageModel(["yes"], gate=gate)
+
+    with ThreadPoolExecutor() as pool:
+        writing = pool.submit(model.generate, a_request())
+        assert model.started.wait(timeout=10)
+        early = writing.done()
+        gate.set()
+        written = writing.result(timeout=10)
+
+    assert not early
+    assert written[0].text == "yes"
+
+
+def test_a_held_reply_can_be_cancelled() -> None:
+    model = ScriptedLanguageModel(["yes"], gate=threading.Event())
+    cancelled = threading.Event()
+
+    with ThreadPoolExecutor() as pool:
+        writing = pool.submit(model.generate, replace(a_request(), cancelled=cancelled))
+        assert model.started.wait(timeout=10)
+        cancelled.set()
+
+        with pytest.raises(TurnCancelled, match="'t1' was cancelled"):
+            writing.result(timeout=10)
+
+
+def test_a_held_reply_ends_at_its_deadline() -> None:
+    model = ScriptedLanguageModel(["yes"], gate=threading.Event())
+    late = replace(a_request(candidates=1), deadline=time.monotonic() + 0.01)
+
+    [candidate] = model.generate(late)
+
+    assert (candidate.text, candidate.finish) == ("", "length")
+
+
+def test_messages_are_rendered_readably_and_counted_by_words() -> None:
+    model = ScriptedLanguageModel([])
+
+    prompt = model.render([ChatMessage(role="user", content="Why not?")])
+
+    assert prompt == "user: Why not?\n\nassistant:"
+    assert model.count_tokens(prompt) == 4
+
+
+# the embedder and the tools
+
+
+def test_texts_are_close_when_they_share_words() -> None:
+    question, near, far = HashEmbedder().embed(
+        ["How long does a REFUND take?", "a refund", "opening hours"]
+    )
+
+    assert question @ near == pytest.approx(2 / (6 * 2) ** 0.5, abs=1e-6)
+    assert question @ far == 0
+
+
+def test_tools_keep_what_they_were_asked() -> None:
+    tools = a_tools(lambda prompt, word: -len(word))
+
+    tools.embed(["a", "b"])
+    [read] = tools.log_probs(["p"], ["one four"])
+
+    assert tools.embedded == [("a", "b")]
+    assert tools.scored == [(("p", "one four"),)]
+    assert read.tolist() == [-3, -4]
+
+
+def test_the_clock_stands_still_until_it_is_advanced() -> None:
+    clock = FixedClock()
+
+    before, again = clock(), clock()
+    clock.advance(90)
+
+    assert before == again == NOON
+    assert clock() - NOON == timedelta(seconds=90)
+
+
+# the connector
+
+
+class Program:
+    """What a connector talks to: keeps the events, answers each in capitals."""
+
+    def __init__(self, connector: MemoryConnector) -> None:
+        self._connector = connector
+        self.events: list[Event] = []
+
+    async def accept(self, event: Event) -> Accepted:
+        if event.id in {known.id for known in self.events}:
+            return "duplicate"
+        self.events.append(event)
+        reply = Reply(text=event.text.upper())
+        await self._connector.send(event.address, reply, event.id)
+        return "accepted"
+
+
+async def test_a_reply_reaches_the_chat_that_asked() -> None:
+    connector = MemoryConnector()
+    program = Program(connector)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(connector.run(program.accept))
+        await connector.say("one", chat="c1")
+        answer = await connector.reply_to("two", chat="c2")
+        connector.close()
+
+    assert answer.text == "TWO"
+    assert (await connector.next_reply("c1")).text == "ONE"
+    assert connector.replies("c2") == ["TWO"]
+    assert [event.address.chat for event in program.events] == ["c1", "c2"]
+
+
+async def test_an_event_can_be_delivered_again() -> None:
+    connector = MemoryConnector()
+    program = Program(connector)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(connector.run(program.accept))
+        event = await connector.say("one")
+        again = await connector.deliver(event)
+        connector.close()
+
+    assert again == "duplicate"
+    assert connector.replies() == ["ONE"]
+
+
+async def test_what_accept_raises_reaches_the_speaker_and_the_service_goes_on() -> None:
+    connector = MemoryConnector()
+    answers = iter([TurnError("the store is down"), None])
+
+    async def accept(event: Event) -> Accepted:
+        if (error := next(answers)) is not None:
+            raise error
+        return "accepted"
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(connector.run(accept))
+        with pytest.raises(TurnError, match="the store is down"):
+            await connector.say("one")
+        event = await connector.say("two")
+        connector.close()
+
+    assert event.text == "two"
+
+
+async def test_failures_are_raised_once_each_and_the_reply_can_be_sent_again() -> None:
+    connector = MemoryConnector()
+    connector.failures.append(DeliveryError("memory: later", retryable=True))
+
+    with pytest.raises(DeliveryError, match="later"):
+        await connector.send(an_address(), Reply(text="hi"), "k1")
+    sent = await connector.send(an_address(), Reply(text="hi"), "k1")
+    again = await connector.send(an_address(), Reply(text="hi"), "k1")
+
+    assert sent == again
+    assert connector.replies() == ["hi"]
+
+
+async def test_status_is_kept() -> None:
+    connector = MemoryConnector()
+
+    await connector.status(an_address(), "thinking")
+    await connector.status(an_address(), "")
+
+    assert [text for _, text in connector.statuses] == ["thinking", ""]
+
+
+async def test_a_reply_that_never_comes_fails_the_test_with_a_sentence() -> None:
+    connector = MemoryConnector(timeout_s=0.01)
+
+    with pytest.raises(AssertionError, match=r"no reply came in chat 'c9' within 0.01"):
+        await connector.next_reply("c9")
+
+
+# the kit
+
+
+def test_the_kit_names_everything_public() -> None:
+    public = [name for name in vars(bot.testing) if not name.startswith("_")]
+
+    assert set(bot.testing.__all__) <= set(public)
+    assert set(public) - set(bot.testing.__all__) <= {"fakes", "makers", "contracts"}
+
+
+def test_the_kit_loads_neither_torch_nor_pytest() -> None:
+    code = (
+        "import bot.testing, sys; print({'torch', 'pytest', 'faiss'} & {*sys.modules})"
+    )
+
+    loaded = subprocess.run(  # noqa: S603 our own interpreter, our own code
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+
+    assert loaded.stdout.strip() == "set()"
