@@ -1,0 +1,109 @@
+"""
+Drops candidates that say again what was said: the text of an earlier candidate, a
+loop inside one text or, on request, the bot's last reply.
+
+Texts are compared by their words alone, so that case, punctuation and white space do
+not make a copy look new. The loop is a tandem repeat: the same run of words, of any
+length, several times in a row, which is how small models fail (Holtzman et al. 2020,
+arXiv:1904.09751, section 3).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from bot import hookimpl
+from bot.interfaces import CandidateFilter
+from bot.model import KEPT, Candidate, Turn, Verdict, dropped
+
+# Scripts written without spaces go by character: kana, Han, Thai, Lao, Khmer.
+_SPACELESS = "\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+_WORD = re.compile(rf"[{_SPACELESS}]|[^\W_{_SPACELESS}]+")
+
+
+class Repeated:
+    """Keeps the first of equal texts and none that loops."""
+
+    name = "repeated"
+
+    class Settings(BaseModel):
+        model_config = ConfigDict(extra="forbid", frozen=True)
+
+        loop_rounds: int = Field(
+            3, ge=2, le=50, description="times in a row that make a loop of a run"
+        )
+        loop_words: int = Field(
+            8,
+            ge=2,
+            le=1000,
+            description="words (characters in Chinese) that a loop must cover, so "
+            "that 'no, no, no' passes",
+        )
+        drop_last_reply: bool = Field(
+            default=False, description="also drop what the bot said last time"
+        )
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    @hookimpl
+    def candidate_filters(self) -> list[CandidateFilter]:
+        return [self]
+
+    def keep(self, turn: Turn, candidates: Sequence[Candidate]) -> list[Verdict]:
+        said = {self._last_reply(turn): "repeats the bot's last reply"}
+        verdicts = []
+        for candidate in candidates:
+            read = tuple(words(candidate.text))
+            verdicts.append(self._verdict(read, said))
+            said.setdefault(read, "has the words of an earlier candidate")
+        return verdicts
+
+    def _verdict(
+        self, read: tuple[str, ...], said: dict[tuple[str, ...], str]
+    ) -> Verdict:
+        # A text without words is no copy of another such text: "👍" and "👎".
+        if read and read in said:
+            return dropped(said[read])
+        covered = longest_loop(read, self._settings.loop_rounds)
+        if covered >= self._settings.loop_words:
+            return dropped(f"repeats itself for {covered} words in a row")
+        return KEPT
+
+    def _last_reply(self, turn: Turn) -> tuple[str, ...]:
+        if not self._settings.drop_last_reply:
+            return ()
+        replies = [event.text for event in turn.history if event.kind == "reply"]
+        return tuple(words(replies[-1])) if replies else ()
+
+
+def words(text: str) -> list[str]:
+    """Return the words without case, width or punctuation."""
+    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+
+
+def longest_loop(sequence: Sequence[str], rounds: int) -> int:
+    """
+    Return how many words the longest run covers that is one phrase at least `rounds`
+    times in a row, 0 when there is none. O(n²): n is the number of words.
+    """
+    _, ids = np.unique(np.array(sequence, dtype=np.str_), return_inverse=True)
+    longest = 0
+    for period in range(1, len(ids) // rounds + 1):
+        # Where a word equals the one a period before it, for r words in a row, the
+        # phrase of that period was said r / period + 1 times.
+        same = _longest_run(ids[period:] == ids[:-period])
+        if same >= period * (rounds - 1):
+            longest = max(longest, same + period)
+    return longest
+
+
+def _longest_run(flags: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> int:
+    """Return the length of the longest stretch of True."""
+    breaks = np.flatnonzero(~np.concatenate(([False], flags, [False])))
+    return int(np.diff(breaks).max()) - 1
