@@ -1,0 +1,84 @@
+"""
+Scores how likely a reply is under the generator that the bot has loaded.
+
+    score(reply) = (1 / n^penalty) Σ log p(token | prompt, earlier tokens)
+
+The length penalty is that of Wu et al. 2016, arXiv:1609.08144, without its constant:
+0 compares whole texts, 1 tokens. Weak alone (DialogRPT's human preferences: 51 %,
+which is chance), useful in a sum. What the model did not write, such as a quotation,
+is read by it in one call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from bot import hookimpl
+from bot.interfaces import Scorer, Tools
+from bot.model import Candidate, Turn
+
+# A token that the model holds impossible (minus infinity) must not swallow the sum.
+_LEAST_LOG_PROB = -50.0
+
+
+class Likelihood:
+    """Prefers what the model finds natural to say here. At most 0."""
+
+    name = "likelihood"
+
+    class Settings(BaseModel):
+        model_config = ConfigDict(extra="forbid", frozen=True)
+
+        length_penalty: float = Field(
+            1.0, ge=0, le=2, description="0: sum over tokens, 1: mean of tokens"
+        )
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    @hookimpl
+    def scorers(self) -> list[Scorer]:
+        return [self]
+
+    def score(
+        self, turn: Turn, candidates: Sequence[Candidate], tools: Tools
+    ) -> list[float]:
+        log_probs: dict[int, Sequence[float] | NDArray[np.float32]] = {
+            position: candidate.log_probs
+            for position, candidate in enumerate(candidates)
+            if len(candidate.log_probs)
+        }
+        unread = [
+            position
+            for position, candidate in enumerate(candidates)
+            if position not in log_probs and candidate.text.strip()
+        ]
+        if unread:
+            texts = [candidates[position].text for position in unread]
+            read = tools.log_probs([turn.prompt] * len(texts), texts)
+            log_probs |= dict(zip(unread, read, strict=True))
+        scores = {
+            position: normalised(found, self._settings.length_penalty)
+            for position, found in log_probs.items()
+            if len(found)
+        }
+        # A reply without tokens has no likelihood: it is put with the least likely.
+        least = min(scores.values(), default=0.0)
+        return [scores.get(position, least) for position in range(len(candidates))]
+
+
+def normalised(
+    log_probs: Sequence[float] | NDArray[np.float32], length_penalty: float
+) -> float:
+    """Return the sum of log-probabilities over length to the power of the penalty."""
+    known = np.nan_to_num(
+        np.asarray(log_probs, dtype=np.float64),
+        nan=_LEAST_LOG_PROB,
+        neginf=_LEAST_LOG_PROB,
+    )
+    clipped = np.maximum(known, _LEAST_LOG_PROB)
+    return float(clipped.sum() / len(clipped) ** length_penalty)
