@@ -1,0 +1,95 @@
+"""Somebody else's package: installed beside Chorus, found, listed, tested and used."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+    """Install the example from a copy, and return the environment that sees it."""
+    folder = tmp_path_factory.mktemp("example")
+    source, site = folder / "source", folder / "site"
+    shutil.copytree(ROOT / "tests" / "example_plugin", source)
+    ran(
+        [
+            *("-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"),
+            *("--target", str(site), str(source)),
+        ],
+        os.environ,
+    )
+    return {**os.environ, "PYTHONPATH": str(site)}
+
+
+def ran(arguments: list[str], environment: Mapping[str, str]) -> str:
+    finished = subprocess.run(  # noqa: S603 (our own interpreter)
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env=environment,
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished.stdout
+
+
+def test_its_own_tests_pass(environment: Mapping[str, str]) -> None:
+    folder = str(ROOT / "tests" / "example_plugin")
+
+    printed = ran(
+        ["-m", "pytest", "-q", "--rootdir", folder, folder, "-p", "no:cacheprovider"],
+        environment,
+    )
+
+    assert " passed" in printed
+
+
+def test_it_is_listed_with_where_it_comes_from(environment: Mapping[str, str]) -> None:
+    listed = json.loads(ran(["-m", "bot", "plugins", "--json"], environment))
+
+    (found,) = [plugin for plugin in listed if plugin["name"] == "shortest"]
+    assert found["kinds"] == ["reranker"]
+    assert found["origin"] == "chorus-example-shortest 1.0.0"
+    assert not found["enabled"]
+
+
+def test_it_is_enabled_by_its_name(
+    environment: Mapping[str, str], tmp_path: Path
+) -> None:
+    shipped = (ROOT / "config" / "bot.yaml").read_text()
+    enabled = tmp_path / "bot.yaml"
+    enabled.write_text(shipped.replace("- use: mmr", "- use: shortest"))
+
+    printed = ran(["-m", "bot", "check", str(enabled)], environment)
+
+    assert "is fine" in printed
+
+
+def test_a_near_miss_of_its_name_is_told(
+    environment: Mapping[str, str], tmp_path: Path
+) -> None:
+    shipped = (ROOT / "config" / "bot.yaml").read_text()
+    misspelt = tmp_path / "bot.yaml"
+    misspelt.write_text(shipped.replace("- use: mmr", "- use: shortst"))
+
+    finished = subprocess.run(  # noqa: S603 (our own interpreter)
+        [sys.executable, "-m", "bot", "check", str(misspelt)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+
+    assert finished.returncode == 2
+    assert "no plugin 'shortst'; did you mean 'shortest'?" in finished.stderr
