@@ -91,7 +91,8 @@ class Ranking:
     ) -> Ranked:
         """Turn what the model wrote into a ranked set and a choice. Never raises."""
         asked = _Questions(self.inference, self.plugin_timeout_s)
-        everything = [*candidates, *await self._written(asked, turn, tools)]
+        # Writers come first: of equal texts the one that knows its source is kept.
+        everything = [*await self._written(asked, turn, tools), *candidates]
         kept, lost = await self._filtered(asked, turn, everything)
         scored = await self._scored(asked, turn, kept, tools)
         order, orders = await self._reranked(asked, turn, scored, tools)

@@ -99,7 +99,17 @@ async def test_writers_candidates_compete(inference: InferenceThread) -> None:
 
     ranked = await ranking.rank(a_turn(), [ONE], FakeTools())
 
-    assert ranked.candidates[0].text == "two"
+    assert [one.text for one in ranked.candidates] == ["one", "two"]
+
+
+async def test_of_equal_totals_what_a_writer_wrote_comes_first(
+    inference: InferenceThread,
+) -> None:
+    ranking = a_ranking(inference, writers=(Plays("writer", [TWO]),))
+
+    ranked = await ranking.rank(a_turn(), [ONE], FakeTools())
+
+    assert [one.text for one in ranked.candidates] == ["two", "one"]
 
 
 async def test_a_dropped_candidate_says_why_and_is_seen_by_nobody_else(
