@@ -1,0 +1,129 @@
+"""
+What is kept of conversations, as frozen data, and how it is written as JSON.
+
+Knows neither Redis nor what a turn does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, Literal, TypeVar
+
+from pydantic import ConfigDict, JsonValue, TypeAdapter
+
+from bot.errors import StoreError, TurnError
+from bot.model import Address, Event, Record, Reply
+
+TURN_ID_LENGTH = 16
+
+Committed = Literal["committed", "already", "gone"]
+
+
+class Unwritable(TurnError):
+    """Something that came from outside, or from a plugin, cannot be kept as JSON."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """
+    What a turn starts from: the last events, oldest first, and the slots. `last_turn`
+    is the id of the last committed turn.
+    """
+
+    history: Sequence[Event] = ()
+    slots: Mapping[str, JsonValue] = field(default_factory=dict)
+    last_turn: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """An accepted message at the head of its lane, and the turn that will answer it."""
+
+    turn_id: str
+    event: Event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Undelivered:
+    """A committed reply on its way to the platform."""
+
+    turn_id: str
+    address: Address
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What there is to do in one conversation: replies to send, a message to answer."""
+
+    undelivered: Sequence[Undelivered] = ()
+    waiting: Waiting | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forgotten:
+    """How much was erased. `messages` were unanswered, `replies` undelivered."""
+
+    conversations: int = 0
+    events: int = 0
+    slots: int = 0
+    records: int = 0
+    messages: int = 0
+    replies: int = 0
+
+    def __add__(self, other: Forgotten) -> Forgotten:
+        return Forgotten(
+            conversations=self.conversations + other.conversations,
+            events=self.events + other.events,
+            slots=self.slots + other.slots,
+            records=self.records + other.records,
+            messages=self.messages + other.messages,
+            replies=self.replies + other.replies,
+        )
+
+
+def turn_id(event: Event) -> str:
+    """Return the id of the turn that answers `event`, the same whenever it is asked."""
+    # A key has no space in it, so no two pairs of key and id read alike.
+    named = f"{event.address.key} {event.id}".encode(errors="replace")
+    return hashlib.sha256(named).hexdigest()[:TURN_ID_LENGTH]
+
+
+Kept = TypeVar("Kept")
+
+
+class Json(Generic[Kept]):
+    """Writes and reads one type as strict UTF-8 JSON, infinities included."""
+
+    def __init__(self, kind: type[Kept]) -> None:
+        # pydantic takes settings only for what contains a dataclass, hence the tuple;
+        # its brackets are taken off what is written.
+        self._adapter: TypeAdapter[tuple[Kept]] = TypeAdapter(
+            tuple[kind],  # type: ignore[valid-type]  # a type that is a value
+            config=ConfigDict(ser_json_inf_nan="constants"),
+        )
+
+    def write(self, value: Kept) -> bytes:
+        try:
+            return self._adapter.dump_json((value,), warnings="error")[1:-1]
+        except ValueError as error:
+            raise Unwritable(f"it cannot be written as JSON: {error}") from error
+
+    def read(self, written: bytes) -> Kept:
+        try:
+            return self._adapter.validate_json(b"[%b]" % written)[0]
+        except ValueError as error:
+            # The error itself would show what people wrote.
+            raise StoreError(
+                "an entry in Redis cannot be read; it was written by another version "
+                "of Chorus: run that one, or erase the conversation with "
+                "`chorus forget`"
+            ) from error
+
+
+EVENTS = Json(Event)
+RECORDS = Json(Record)
+REPLIES = Json(Undelivered)
+SLOTS: Json[JsonValue] = Json(JsonValue)  # type: ignore[arg-type]  # a type alias

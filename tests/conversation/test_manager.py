@@ -1,0 +1,738 @@
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from bot.config import Config
+from bot.conversation.manager import ConversationManager
+from bot.conversation.redis_server import EmbeddedRedis
+from bot.conversation.state import turn_id
+from bot.conversation.store import Store
+from bot.errors import DeliveryError, StoreError
+from bot.model import (
+    ActionResult,
+    Address,
+    Citation,
+    Event,
+    Outcome,
+    Record,
+    Reply,
+    Sent,
+    Turn,
+)
+from bot.testing.fakes import FixedClock, MemoryConnector
+from bot.testing.makers import NOON, an_address, an_event
+
+pytestmark = pytest.mark.services
+
+CONFIG = Config.model_validate(
+    {
+        "knowledge": {"model": "m"},
+        "generation": {"model": "m"},
+        "conversation": {"max_message_characters": 100},
+    }
+)
+
+
+def a_record(turn: Turn, text: str, outcome: Outcome = "answered") -> Record:
+    return Record(turn=turn, outcome=outcome, reply=Reply(text=text), why="", config="")
+
+
+class Echo:
+    """
+    Answers with the question. A question with a gate waits until it is opened, or
+    until the turn is stopped.
+    """
+
+    def __init__(self) -> None:
+        self.turns: list[Turn] = []
+        self.gates: dict[str, asyncio.Event] = {}
+        self.begun: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self.running = 0
+        self.most = 0
+        self.answer_with: Callable[[Turn], Record] = lambda turn: a_record(
+            turn, f"{turn.question}!"
+        )
+
+    async def answer(self, turn: Turn, cancelled: threading.Event) -> Record:
+        self.turns.append(turn)
+        self.running += 1
+        self.most = max(self.most, self.running)
+        self.begun[turn.question].set()
+        try:
+            if turn.question in self.gates:
+                await self.gates[turn.question].wait()
+        finally:
+            self.running -= 1
+        if cancelled.is_set():
+            return a_record(turn, CONFIG.replies.cancelled, "cancelled")
+        return self.answer_with(turn)
+
+
+@dataclass
+class Told:
+    """Observers that keep what they are told."""
+
+    events: list[tuple[Any, ...]] = field(default_factory=list)
+
+    async def turn_started(self, turn: Turn) -> None:
+        self.events.append(("started", turn.question))
+
+    async def turn_failed(self, turn: Turn, error: Exception) -> None:
+        self.events.append(("failed", str(error)))
+
+    async def reply_sent(self, turn: Turn, reply: Reply) -> None:
+        self.events.append(("sent", turn.question, reply.text))
+
+    async def feedback_received(self, event: Event, record: Record | None) -> None:
+        told = record.turn.question if record else None
+        self.events.append(("feedback", event.text, told))
+
+
+class Order:
+    """An action: remembers an order number, or does what its test wants."""
+
+    name = "order"
+    description = "remembers an order"
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+
+    async def run(self, turn: Turn, arguments: str) -> ActionResult:
+        match arguments:
+            case "raise":
+                raise KeyError("price")
+            case "nothing":
+                return None  # type: ignore[return-value]  # a stranger's mistake
+            case "unwritable":
+                return ActionResult(slots={"it": object()})  # type: ignore[dict-item]
+            case "hang":
+                self.begun.set()
+                await asyncio.Event().wait()
+        reply = Reply(
+            text=f"Order {arguments}, before: {turn.slots.get('order')}",
+            citations=[Citation(source="orders", passage="p1")],
+        )
+        return ActionResult(reply=reply, slots={"order": arguments, "cleared": None})
+
+
+@dataclass
+class Bot:
+    """A manager on a real server, and everything it was given."""
+
+    store: Store
+    answerer: Echo = field(default_factory=Echo)
+    connector: MemoryConnector = field(default_factory=MemoryConnector)
+    told: Told = field(default_factory=Told)
+    action: Order = field(default_factory=Order)
+    sleeps: list[float] = field(default_factory=list)
+
+    async def sleep(self, seconds: float) -> None:
+        self.sleeps.append(seconds)
+        await asyncio.sleep(0)
+
+    def manager(self, **more: Any) -> ConversationManager:
+        given: Mapping[str, Any] = {
+            "store": self.store,
+            "answerer": self.answerer,
+            "connectors": {"memory": self.connector},
+            "observers": self.told,
+            "actions": [self.action],
+            "config": CONFIG,
+            "explain": lambda record: f"because of {record.turn.question}",
+            "clock": FixedClock(),
+            "seeds": lambda: 7,
+            "sleep": self.sleep,
+        }
+        return ConversationManager(**{**given, **more})
+
+
+@pytest.fixture
+def bot(store: Store) -> Bot:
+    return Bot(store)
+
+
+def said(text: str, chat: str = "c1", **more: Any) -> Event:
+    return an_event(text, address=an_address(chat, user="u1"), **more)
+
+
+async def log_of(bot: Bot) -> list[tuple[str, str]]:
+    state = await bot.store.load(an_address())
+    return [(event.kind, event.text) for event in state.history]
+
+
+async def test_a_message_is_answered_logged_and_told_about(bot: Bot) -> None:
+    message = said("hello")
+
+    async with bot.manager() as manager:
+        accepted = await manager.accept(message)
+        reply = await bot.connector.next_reply()
+        await manager.idle()
+
+    (turn,) = bot.answerer.turns
+    assert accepted == "accepted"
+    assert reply.text == "hello!"
+    assert (turn.id, turn.seed, turn.message) == (turn_id(message), 7, message)
+    assert await log_of(bot) == [("message", "hello"), ("reply", "hello!")]
+    assert bot.told.events == [("sent", "hello", "hello!")]
+    assert [text for _, text in bot.connector.statuses] == ["Thinking …", ""]
+
+
+async def test_a_turn_knows_what_was_said_before(bot: Bot) -> None:
+    async with bot.manager() as manager:
+        await manager.accept(said("one"))
+        await manager.accept(said("two"))
+        await manager.idle()
+
+    assert [event.text for event in bot.answerer.turns[1].history] == ["one", "one!"]
+
+
+async def test_a_message_delivered_twice_is_answered_once(bot: Bot) -> None:
+    async with bot.manager() as manager:
+        answers = await asyncio.gather(*[manager.accept(said("a")) for _ in range(4)])
+        await manager.idle()
+
+    assert sorted(answers) == ["accepted", "duplicate", "duplicate", "duplicate"]
+    assert bot.connector.replies() == ["a!"]
+
+
+async def test_each_lane_is_in_order_and_lanes_run_beside_each_other(
+    bot: Bot,
+) -> None:
+    chats = [f"chat {number}" for number in range(20)]
+
+    async with bot.manager(turns_at_once=5) as manager:
+        for number in range(10):
+            await asyncio.gather(
+                *[manager.accept(said(f"{chat}: {number}", chat)) for chat in chats]
+            )
+        await manager.idle()
+
+    for chat in chats:
+        assert bot.connector.replies(chat) == [f"{chat}: {n}!" for n in range(10)]
+
+
+async def test_one_slow_conversation_does_not_hold_up_another(bot: Bot) -> None:
+    gate = bot.answerer.gates["slow"] = asyncio.Event()
+
+    async with bot.manager() as manager:
+        await manager.accept(said("slow", "a"))
+        await manager.accept(said("after it", "a"))
+        await manager.accept(said("quick", "b"))
+        quick = await bot.connector.next_reply("b")
+        before = bot.connector.replies("a")
+        gate.set()
+        await manager.idle()
+
+    assert quick.text == "quick!"
+    assert before == []
+    assert bot.connector.replies("a") == ["slow!", "after it!"]
+
+
+async def test_no_more_turns_run_at_once_than_allowed(bot: Bot) -> None:
+    gate = asyncio.Event()
+    names = [f"chat {number}" for number in range(6)]
+    bot.answerer.gates = dict.fromkeys(names, gate)
+
+    async with bot.manager(turns_at_once=2) as manager:
+        for name in names:
+            await manager.accept(said(name, name))
+        begun = [asyncio.ensure_future(bot.answerer.begun[n].wait()) for n in names]
+        for first in itertools.islice(asyncio.as_completed(begun), 2):
+            await first
+        gate.set()
+        await manager.idle()
+
+    assert bot.answerer.most == 2
+    assert len(bot.answerer.turns) == 6
+
+
+async def test_cancel_stops_the_running_turn_and_the_lane_goes_on(bot: Bot) -> None:
+    gate = bot.answerer.gates["long"] = asyncio.Event()
+
+    async with bot.manager() as manager:
+        await manager.accept(said("long"))
+        await bot.answerer.begun["long"].wait()
+        await manager.accept(said("next"))
+        accepted = await manager.accept(said("", kind="cancel"))
+        gate.set()
+        await manager.idle()
+
+    record = await bot.store.record(turn_id(said("long")))
+    assert accepted == "accepted"
+    assert record is not None
+    assert record.outcome == "cancelled"
+    assert bot.connector.replies() == ["Stopped.", "next!"]
+
+
+async def test_a_message_stopped_while_it_waits_is_not_answered(bot: Bot) -> None:
+    gate = bot.answerer.gates["long"] = asyncio.Event()
+
+    async with bot.manager(turns_at_once=1) as manager:
+        await manager.accept(said("long", "a"))
+        await bot.answerer.begun["long"].wait()
+        await manager.accept(said("waiting", "b"))
+        while manager._lanes[an_address("b").key].stop is None:  # noqa: ASYNC110
+            await asyncio.sleep(0)  # nothing tells when its worker gets to it
+        await manager.accept(said("", "b", kind="cancel"))
+        gate.set()
+        await manager.idle()
+
+    assert bot.connector.replies("b") == ["Stopped."]
+    assert [turn.question for turn in bot.answerer.turns] == ["long"]
+
+
+async def test_an_action_answers_and_sets_slots(bot: Bot) -> None:
+    async with bot.manager() as manager:
+        await manager.accept(said("order 7", kind="command"))
+        await manager.accept(said("order 8", kind="command"))
+        await manager.idle()
+
+    state = await bot.store.load(an_address())
+    assert bot.connector.replies() == [
+        "Order 7, before: None",
+        "Order 8, before: 7",
+    ]
+    assert state.slots == {"order": "8"}
+    assert [event.kind for event in state.history] == [
+        "action",
+        "slot",
+        "slot",
+        "reply",
+    ]
+    assert state.history[-1].data["citations"] == [
+        {"source": "orders", "passage": "p1"}
+    ]
+    assert state.history[-1].time == NOON
+    assert ("started", "order 7") in bot.told.events
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ("raise", "plugin 'order': raised KeyError: 'price'"),
+        ("nothing", "plugin 'order': returned NoneType, not an ActionResult"),
+        ("hang", "plugin 'order': took longer than 0.05 s"),
+        ("unwritable", "cannot be written as JSON"),
+    ],
+)
+async def test_an_action_that_fails_becomes_the_apology(
+    bot: Bot, arguments: str, why: str
+) -> None:
+    message = said(f"order {arguments}", kind="command")
+
+    async with bot.manager(action_timeout_s=0.05) as manager:
+        await manager.accept(message)
+        await manager.idle()
+
+    record = await bot.store.record(turn_id(message))
+    assert bot.connector.replies() == [CONFIG.replies.apology]
+    assert record is not None
+    assert record.outcome == "failed"
+    assert why in record.why
+    assert (await bot.store.load(an_address())).slots == {}
+    assert any(event[0] == "failed" and why in event[1] for event in bot.told.events)
+
+
+async def test_cancel_stops_an_action_that_waits(bot: Bot) -> None:
+    async with bot.manager() as manager:
+        await manager.accept(said("order hang", kind="command"))
+        await bot.action.begun.wait()
+        await manager.accept(said("", kind="cancel"))
+        await manager.idle()
+
+    assert bot.connector.replies() == [CONFIG.replies.cancelled]
+
+
+async def test_why_explains_the_last_answer_and_not_itself(bot: Bot) -> None:
+    async with bot.manager() as manager:
+        for id_, text in (("1", "why"), ("2", "why"), ("3", "why")):
+            if id_ == "2":
+                await manager.accept(said("question"))
+            await manager.accept(said(text, kind="command", id=id_))
+        await manager.idle()
+
+    assert bot.connector.replies() == [
+        "There is no answer to explain yet.",
+        "question!",
+        "because of question",
+        "because of question",
+    ]
+    assert await log_of(bot) == [("message", "question"), ("reply", "question!")]
+
+
+async def test_help_lists_commands_and_actions(bot: Bot) -> None:
+    async with bot.manager() as manager:
+        await manager.accept(said("help", kind="command"))
+        await manager.idle()
+
+    (reply,) = bot.connector.replies()
+    assert "- `/why`: explains the last answer" in reply
+    assert "- `/order`: remembers an order" in reply
+
+
+@pytest.mark.parametrize(
+    ("typed", "hint"), [("ordr 7", "did you mean `/order`"), ("xyzzy", "`/help`")]
+)
+async def test_an_unknown_command_is_answered_with_near_ones(
+    bot: Bot, typed: str, hint: str
+) -> None:
+    async with bot.manager() as manager:
+        await manager.accept(said(typed, kind="command"))
+        await manager.idle()
+
+    (reply,) = bot.connector.replies()
+    assert "I do not know the command" in reply
+    assert hint in reply
+
+
+async def test_a_customer_can_have_the_conversation_forgotten(bot: Bot) -> None:
+    async with bot.manager() as manager:
+        await manager.accept(said("my secret"))
+        await manager.accept(said("forget", kind="command"))
+        await manager.accept(said("and now?"))
+        await manager.idle()
+
+    assert bot.connector.replies()[1] == (
+        "I have forgotten this conversation: 2 events, 0 remembered values and "
+        "1 explanations."
+    )
+    assert bot.answerer.turns[1].history == []
+    assert await bot.store.record(turn_id(said("my secret"))) is None
+
+
+async def test_feedback_is_logged_and_told_with_the_turn_it_judges(bot: Bot) -> None:
+    judged = turn_id(said("question"))
+    foreign = said("elsewhere", "other")
+
+    async with bot.manager() as manager:
+        await manager.accept(said("question"))
+        await manager.accept(foreign)
+        await manager.idle()
+        await manager.accept(said("good", kind="feedback", data={"turn": judged}))
+        await manager.accept(
+            said("nosy", kind="feedback", data={"turn": turn_id(foreign)})
+        )
+        await manager.accept(said("good", kind="feedback", data={"turn": judged}))
+
+    assert bot.told.events[-2:] == [
+        ("feedback", "good", "question"),
+        ("feedback", "nosy", None),
+    ]
+    assert (await log_of(bot))[2:] == [("feedback", "good"), ("feedback", "nosy")]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("x" * 100_000, "has 100000 characters; I can read up to 100."),
+        ("\ud800\x00 \u200b", CONFIG.replies.empty),
+    ],
+)
+async def test_a_message_nobody_can_read_is_refused_once_and_told_so(
+    bot: Bot, client: redis.Redis, text: str, told: str
+) -> None:
+    message = said(text, id="same")
+
+    async with bot.manager() as manager:
+        answers = [await manager.accept(message) for _ in range(2)]
+        await manager.idle()
+
+    (reply,) = bot.connector.replies()
+    assert answers == ["refused", "duplicate"]
+    assert told in reply
+    assert bot.answerer.turns == []
+    assert client.exists("chorus:{s0}:c:memory:a1:c1:log") == 0
+
+
+async def test_text_is_cleaned_before_it_is_kept(bot: Bot) -> None:
+    async with bot.manager() as manager:
+        await manager.accept(said("a\x00b\ud800\r\nc", id="1"))
+        await manager.idle()
+
+    assert bot.answerer.turns[0].question == "ab\nc"
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        said("x", kind="reply"),
+        said("x", kind="slot"),
+        an_event("x", address=an_address(platform="nowhere")),
+        said("x", "half \ud800"),
+        said("", "half \ud800", kind="cancel"),
+        said("x", data={"a": "\ud800"}),
+    ],
+)
+async def test_what_no_connector_may_bring_is_refused_without_a_trace(
+    bot: Bot, client: redis.Redis, event: Event
+) -> None:
+    async with bot.manager() as manager:
+        accepted = await manager.accept(event)
+
+    assert accepted == "refused"
+    assert client.keys("*") == []
+
+
+async def test_a_full_lane_refuses(bot: Bot) -> None:
+    gate = bot.answerer.gates["1"] = asyncio.Event()
+
+    async with bot.manager(lane_limit=2) as manager:
+        answers = [await manager.accept(said(str(number))) for number in range(1, 4)]
+        gate.set()
+        await manager.idle()
+
+    assert answers == ["accepted", "accepted", "refused"]
+
+
+async def test_what_a_former_process_left_is_resumed_with_the_same_turn(
+    bot: Bot,
+) -> None:
+    bot.answerer.gates["question"] = asyncio.Event()
+    async with bot.manager() as manager:
+        await manager.accept(said("question"))
+        await bot.answerer.begun["question"].wait()
+    bot.answerer.gates.clear()
+
+    async with bot.manager() as manager:
+        await manager.idle()
+
+    first, second = bot.answerer.turns
+    assert first.id == second.id
+    assert bot.connector.replies() == ["question!"]
+
+
+async def test_a_sharing_process_leaves_the_owners_work_alone(bot: Bot) -> None:
+    await bot.store.accept(said("the owner's"), 10)
+
+    async with bot.manager(resumes=False) as manager:
+        await manager.idle()
+
+    assert bot.answerer.turns == []
+
+
+async def test_work_for_other_platforms_is_left_to_those_who_serve_them(
+    bot: Bot,
+) -> None:
+    await bot.store.accept(an_event(address=an_address(platform="slack")), 10)
+
+    async with bot.manager() as manager:
+        await manager.idle()
+
+    assert await bot.store.pending() == ["slack:a1:c1"]
+
+
+async def test_delivery_is_tried_again_at_longer_and_longer_intervals(
+    bot: Bot,
+) -> None:
+    bot.connector.failures.extend(
+        DeliveryError("busy", retryable=True) for _ in range(8)
+    )
+
+    async with bot.manager() as manager:
+        await manager.accept(said("hello"))
+        await manager.idle()
+
+    assert bot.sleeps == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert bot.connector.replies() == ["hello!"]
+
+
+@pytest.mark.parametrize(("retryable", "failures"), [(False, 1), (True, 12)])
+async def test_a_reply_that_cannot_be_delivered_is_given_up_and_the_record_says_so(
+    bot: Bot, caplog: pytest.LogCaptureFixture, retryable: bool, failures: int
+) -> None:
+    bot.connector.failures.extend(
+        DeliveryError("gone", retryable=retryable) for _ in range(failures)
+    )
+
+    async with bot.manager() as manager:
+        await manager.accept(said("hello"))
+        await manager.accept(said("still there?"))
+        await manager.idle()
+
+    record = await bot.store.record(turn_id(said("hello")))
+    assert record is not None
+    assert record.problems == [
+        f"delivery: not delivered after attempt {failures}: gone"
+    ]
+    assert bot.connector.replies() == ["still there?!"]
+    assert bot.told.events == [("sent", "still there?", "still there?!")]
+    assert "gone" in caplog.text
+
+
+class Unsure(MemoryConnector):
+    """Does not know what became of what it sent."""
+
+    async def send(self, address: Address, reply: Reply, key: str) -> Sent:
+        await super().send(address, reply, key)
+        return Sent(status="unknown")
+
+
+class Broken(MemoryConnector):
+    """Breaks the contract of a connector wherever it can."""
+
+    async def send(self, address: Address, reply: Reply, key: str) -> Sent:
+        raise ValueError("what?")
+
+    async def status(self, address: Address, text: str) -> None:
+        raise ValueError("what?")
+
+
+@pytest.mark.parametrize(
+    ("connector", "told"),
+    [
+        (Unsure, "delivery: it is not known whether it arrived; it is not sent again"),
+        (Broken, "delivery: not delivered, connector 'memory' raised ValueError"),
+    ],
+)
+async def test_an_unsure_or_broken_connector_gets_no_reply_twice(
+    bot: Bot, connector: type[MemoryConnector], told: str
+) -> None:
+    bot.connector = connector()
+
+    async with bot.manager() as manager:
+        await manager.accept(said("hello"))
+        await manager.idle()
+    async with bot.manager() as manager:
+        await manager.idle()
+
+    record = await bot.store.record(turn_id(said("hello")))
+    assert record is not None
+    assert told in record.problems[0]
+    assert len(bot.connector.deliveries) <= 1
+    assert await bot.store.pending() == []
+
+
+async def test_an_answerer_that_raises_costs_one_turn(bot: Bot) -> None:
+    def fails(turn: Turn) -> Record:
+        raise RuntimeError(turn.question)
+
+    bot.answerer.answer_with = fails
+
+    async with bot.manager() as manager:
+        await manager.accept(said("hello"))
+        await manager.idle()
+
+    assert bot.connector.replies() == [CONFIG.replies.apology]
+
+
+async def test_an_answer_that_cannot_be_kept_becomes_the_apology(bot: Bot) -> None:
+    bot.answerer.answer_with = lambda turn: a_record(turn, "half a \ud83d")
+
+    async with bot.manager() as manager:
+        await manager.accept(said("hello"))
+        await manager.idle()
+
+    assert bot.connector.replies() == [CONFIG.replies.apology]
+
+
+async def test_a_conversation_erased_during_a_turn_stays_erased(
+    bot: Bot, client: redis.Redis
+) -> None:
+    gate = bot.answerer.gates["secret"] = asyncio.Event()
+
+    async with bot.manager() as manager:
+        await manager.accept(said("secret"))
+        await bot.answerer.begun["secret"].wait()
+        await bot.store.forget("u1")
+        gate.set()
+        await manager.idle()
+
+    assert bot.connector.replies() == []
+    assert [key for key in client.keys("*") if ":seen:" not in str(key)] == []
+
+
+async def test_no_text_is_logged_at_info(
+    bot: Bot, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    async with bot.manager() as manager:
+        await manager.accept(said("Wolpertinger"))
+        await manager.accept(said("Wolpertinger", kind="command", id="2"))
+        await manager.accept(said("Wolpertinger" * 20, id="3"))
+        await manager.idle()
+
+    assert "Wolpertinger" not in caplog.text
+
+
+async def test_run_lets_the_connectors_bring_messages_until_they_finish(
+    bot: Bot,
+) -> None:
+    async with bot.manager() as manager, asyncio.TaskGroup() as tasks:
+        tasks.create_task(manager.run())
+        reply = await bot.connector.reply_to("hello")
+        bot.connector.close()
+
+    assert reply.text == "hello!"
+
+
+class Refused(MemoryConnector):
+    async def run(self, accept: object) -> None:
+        raise StoreError("connectors[0]: the token was refused")
+
+
+async def test_a_connector_that_cannot_run_ends_the_bot_with_its_own_sentence(
+    bot: Bot,
+) -> None:
+    with pytest.raises(StoreError, match="token was refused"):
+        async with bot.manager(connectors={"memory": Refused()}) as manager:
+            await manager.run()
+
+
+async def test_hostile_addresses_are_answered_apart(bot: Bot) -> None:
+    chats: Sequence[str] = ["a\nb", "{x}", "%7Bx%7D", "x" * 10_000, "a b", "*"]
+
+    async with bot.manager() as manager:
+        for chat in chats:
+            await manager.accept(said(f"from {chat[:8]!r}", chat, id="same id"))
+        await manager.idle()
+
+    for chat in chats:
+        assert bot.connector.replies(chat) == [f"from {chat[:8]!r}!"]
+
+
+async def test_a_store_that_goes_away_costs_an_apology_and_no_message(
+    tmp_path: Path,
+) -> None:
+    waiting = asyncio.Event()
+    back = asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        waiting.set()
+        await back.wait()
+
+    with EmbeddedRedis(tmp_path) as server:
+        url = server.url
+        store = await Store(url=url, settings=CONFIG.conversation).__aenter__()
+        bot = Bot(store)
+        gate = bot.answerer.gates["hello"] = asyncio.Event()
+        manager = await bot.manager(sleep=sleep).__aenter__()
+        await manager.accept(said("hello"))
+        await bot.answerer.begun["hello"].wait()
+    gate.set()
+    apology = await bot.connector.next_reply()
+    await waiting.wait()
+    with pytest.raises(StoreError, match="cannot be reached"):
+        await manager.accept(said("not acknowledged"))
+
+    with EmbeddedRedis(tmp_path):
+        back.set()
+        answer = await bot.connector.next_reply()
+        await manager.idle()
+        await manager.__aexit__(None, None, None)
+        await store.__aexit__(None, None, None)
+
+    assert apology.text == CONFIG.replies.apology
+    assert answer.text == "hello!"
+    assert bot.connector.replies() == [CONFIG.replies.apology, "hello!"]
