@@ -1,0 +1,175 @@
+# ruff: noqa: RUF001, SIM905 - Chinese marks are meant; word lists read best as text
+"""
+Text as people write it: sentences, wrapped lines, scripts. Pure functions.
+
+Knows no language, only the marks that languages share: a full stop, a line's end, a
+script. A language written in a trusted script (German for an English model) therefore
+passes for trusted; telling those apart would need a language model of its own.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+
+_SENTENCE_END = re.compile(
+    r"""
+      [。！？｡]+[”’」』）)"']*             # needs no space after it
+    | [.!?…]+["'”’»)\]]*(?=\s)          # needs one: 3.5, example.com
+    | \n+
+    """,
+    re.VERBOSE,
+)
+_LAST_WORD = re.compile(r"[^\W_](?:[.]?[^\W_])*$")
+_INITIALS = re.compile(r"[^\W\d_](?:\.[^\W\d_])*")
+_NEVER_LAST = frozenset(
+    "mr mrs ms dr prof sr jr st vs etc cf ca approx est min max inc ltd co corp dept "
+    "jan feb mar apr jun jul aug sep sept oct nov dec mon tue wed thu fri sat sun "
+    "bzw z.b usw nr".split()
+)
+_LAST_UNLESS_A_NUMBER_FOLLOWS = frozenset("no nos art fig figs sec p pp vol ch".split())
+_ABBREVIATION_CHARACTERS = 16
+
+_LIST_ITEM = re.compile(r"\s*(?:[-*+•–]|\(?\w{1,3}[.)])\s")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u2060\ufeff]")
+# Scripts without spaces between words.
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
+_UNSPACED_GAP = re.compile(rf"(?<=[{_UNSPACED}。！？，、：；]) (?=[{_UNSPACED}])")
+_TOKEN = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+|[^\w\s]")
+_TOKENS_PER_WORD = 1.4
+
+# The first word of the Unicode names of a script's letters.
+_SCRIPTS_OF: dict[str, frozenset[str]] = {
+    "ar": frozenset({"ARABIC"}),
+    "bg": frozenset({"CYRILLIC"}),
+    "el": frozenset({"GREEK"}),
+    "fa": frozenset({"ARABIC"}),
+    "he": frozenset({"HEBREW"}),
+    "hi": frozenset({"DEVANAGARI"}),
+    "ja": frozenset({"CJK", "HIRAGANA", "KATAKANA"}),
+    "ko": frozenset({"HANGUL", "CJK"}),
+    "ru": frozenset({"CYRILLIC"}),
+    "sr": frozenset({"CYRILLIC", "LATIN"}),
+    "th": frozenset({"THAI"}),
+    "uk": frozenset({"CYRILLIC"}),
+    "zh": frozenset({"CJK"}),
+}
+_OTHER_LANGUAGES = frozenset({"LATIN"})
+
+
+def sentences(text: str) -> list[str]:
+    """Return the sentences of a text, in order, without the space around them."""
+    return [text[start:end] for start, end in sentence_spans(text)]
+
+
+def sentence_spans(text: str) -> list[tuple[int, int]]:
+    """
+    Return where sentences start and end. Only white space lies between them. A line's
+    end ends a sentence: lines that belong together are to be joined before.
+    """
+    spans: list[tuple[int, int]] = []
+    start = 0
+    for end in _ends(text):
+        span = _without_space_around(text, start, end)
+        if span is not None:
+            spans.append(span)
+        start = end
+    return spans
+
+
+def _ends(text: str) -> Iterator[int]:
+    start = 0
+    for match in _SENTENCE_END.finditer(text):
+        if _ends_here(text, start, match):
+            yield match.end()
+            start = match.end()
+    yield len(text)
+
+
+def _ends_here(text: str, start: int, match: re.Match[str]) -> bool:
+    mark = match.group()
+    if mark[0] in "\n。！？｡":
+        return True
+    following = text[match.end() : match.end() + 8].lstrip()
+    if following[:1].islower():
+        return False
+    if mark != ".":
+        return True
+    return not _is_abbreviation(text, start, match.start(), following)
+
+
+def _is_abbreviation(text: str, start: int, stop: int, following: str) -> bool:
+    found = _LAST_WORD.search(text, max(start, stop - _ABBREVIATION_CHARACTERS), stop)
+    if found is None:
+        return False
+    word = found.group().casefold()
+    return (
+        word in _NEVER_LAST
+        or (word in _LAST_UNLESS_A_NUMBER_FOLLOWS and following[:1].isdigit())
+        or _INITIALS.fullmatch(word) is not None
+        # "1. First, …": the number of a list item, not a sentence.
+        or (word.isdecimal() and not text[start : found.start()].strip())
+    )
+
+
+def _without_space_around(text: str, start: int, end: int) -> tuple[int, int] | None:
+    piece = text[start:end]
+    kept = piece.strip()
+    if not kept:
+        return None
+    first = start + len(piece) - len(piece.lstrip())
+    return first, first + len(kept)
+
+
+def cleaned(text: str) -> str:
+    """Return the text without control characters and lone surrogates."""
+    printable = _CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+    return printable.encode("utf-8", "ignore").decode("utf-8")
+
+
+def on_one_line(text: str) -> str:
+    """Return the text with every run of white space as one space, none in Chinese."""
+    return _UNSPACED_GAP.sub("", " ".join(text.split()))
+
+
+def unwrapped(lines: Sequence[str]) -> list[tuple[int, str]]:
+    """
+    Return paragraphs, each with the index of its first line. A line that ends early or
+    is followed by a list item was ended on purpose; the others were wrapped.
+    """
+    paragraphs: list[tuple[int, list[str]]] = []
+    full_line = max((len(line) for line in lines), default=0) * 0.6
+    ended = True
+    for index, line in enumerate(lines):
+        if not line.strip():
+            ended = True
+            continue
+        if ended or _LIST_ITEM.match(line):
+            paragraphs.append((index, []))
+        paragraphs[-1][1].append(line)
+        ended = len(line) < full_line
+    return [(index, on_one_line(" ".join(joined))) for index, joined in paragraphs]
+
+
+def estimated_tokens(text: str) -> int:
+    """Return about how many tokens a text has, for embedders that cannot say."""
+    return round(len(_TOKEN.findall(text)) * _TOKENS_PER_WORD)
+
+
+def is_written_in(text: str, languages: Collection[str]) -> bool:
+    """Tell whether most letters of a text are of the scripts of these languages."""
+    trusted = frozenset[str]().union(
+        *(_SCRIPTS_OF.get(language, _OTHER_LANGUAGES) for language in languages)
+    )
+    scripts = Counter(
+        unicodedata.name(character, "?").split(maxsplit=1)[0]
+        for character in text
+        if character.isalpha()
+    )
+    known = sum(count for script, count in scripts.items() if script in trusted)
+    return 2 * known >= scripts.total()

@@ -1,0 +1,101 @@
+# ruff: noqa: RUF001 - Chinese marks are meant
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bot.knowledge.text import (
+    cleaned,
+    estimated_tokens,
+    is_written_in,
+    sentences,
+    unwrapped,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("It works. Does it? Yes!", ["It works.", "Does it?", "Yes!"]),
+        ("Version 3.5 costs €2.50. Fine.", ["Version 3.5 costs €2.50.", "Fine."]),
+        ("Ask Dr. Lee, e.g. today. Or not.", ["Ask Dr. Lee, e.g. today.", "Or not."]),
+        ("See fig. 3 and no. 7. Then stop.", ["See fig. 3 and no. 7.", "Then stop."]),
+        ("The answer is no. Then stop.", ["The answer is no.", "Then stop."]),
+        ("Mr. J. R. Smith left. He ran.", ["Mr. J. R. Smith left.", "He ran."]),
+        ("1. Open it.\n2. Close it.", ["1. Open it.", "2. Close it."]),
+        ('He said "Stop!" and left.', ['He said "Stop!" and left.']),
+        ("See example.com. It helps.", ["See example.com.", "It helps."]),
+        ("退款需要五天。真的吗？是的！", ["退款需要五天。", "真的吗？", "是的！"]),
+        ("他说：“好。”然后走了。", ["他说：“好。”", "然后走了。"]),
+        ("", []),
+        (" \n\n ", []),
+    ],
+)
+def test_sentences_end_where_a_reader_would_end_them(
+    text: str, expected: list[str]
+) -> None:
+    assert sentences(text) == expected
+
+
+@given(st.text(alphabet=st.sampled_from("aB 1.!?\n。！e.g")))
+def test_sentences_keep_every_letter_in_order(text: str) -> None:
+    assert "".join("".join(sentences(text)).split()) == "".join(text.split())
+
+
+def test_a_flood_without_an_end_is_split_quickly() -> None:
+    assert sentences("a. " * 50_000)[:1] == [("a. " * 50_000).strip()]
+
+
+def test_wrapped_lines_are_joined_and_deliberate_ends_kept() -> None:
+    lines = [
+        "A text that was wrapped by its",
+        "author at some width, and then",
+        "ended.",
+        "- an item",
+        "",
+        "退款需要五个工作日才能到达您的银行",
+        "账户。",
+    ]
+
+    paragraphs = unwrapped(lines)
+
+    assert paragraphs == [
+        (
+            0,
+            "A text that was wrapped by its author at some width, and then ended.",
+        ),
+        (3, "- an item"),
+        (5, "退款需要五个工作日才能到达您的银行"),
+        (6, "账户。"),
+    ]
+
+
+def test_control_characters_and_lone_surrogates_are_removed() -> None:
+    assert cleaned("a\x00b\ud800c\r\nd\te") == "abc\nd\te"
+
+
+@pytest.mark.parametrize(
+    ("text", "languages", "expected"),
+    [
+        ("How long does it take?", {"en"}, True),
+        ("退款需要多长时间？", {"en"}, False),
+        ("退款需要多长时间？", {"zh"}, True),
+        ("Сколько это стоит?", {"en"}, False),
+        ("Сколько это стоит?", {"en", "ru"}, True),
+        ("Wren 电池", {"en"}, True),
+        ("12345 ?!", {"en"}, True),
+    ],
+)
+def test_a_language_is_told_by_its_script(
+    text: str, languages: set[str], expected: bool
+) -> None:
+    assert is_written_in(text, languages) is expected
+
+
+def test_tokens_are_estimated_for_both_kinds_of_script() -> None:
+    english = estimated_tokens("How long does a refund take?")
+    chinese = estimated_tokens("退款需要多长时间")
+
+    assert 7 <= english <= 12
+    assert 8 <= chinese <= 14
