@@ -9,7 +9,7 @@ Heavy libraries are imported where their part is built.
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -156,9 +156,7 @@ class App:
         """Return the built-in retriever; `legs` leaves out some of its parts."""
         from bot.knowledge.retriever import LEGS, HybridRetriever
 
-        return HybridRetriever(
-            self.index(), self.embedder(), self.config.knowledge, legs or LEGS
-        )
+        return HybridRetriever(self.index(), self.embedder(), legs or LEGS)
 
     # Answering
 
@@ -222,21 +220,42 @@ class App:
     @asynccontextmanager
     async def store(self) -> AsyncIterator[Store]:
         """Open the state, in the configured Redis or in a server of our own."""
-        from bot.conversation.store import open_store
-
-        async with open_store(self.config) as store:
+        async with self._state() as (store, _):
             yield store
 
     @asynccontextmanager
+    async def _state(self) -> AsyncIterator[tuple[Store, bool]]:
+        """Open the store; also tell whether no other process is at work on it."""
+        from bot.conversation.redis_server import EmbeddedRedis
+        from bot.conversation.store import Store
+
+        url, settings = self.config.redis.url, self.config.conversation
+        if url is not None:
+            async with Store(url=url.get_secret_value(), settings=settings) as store:
+                yield store, True
+            return
+        folder, fsync = self.config.data / "redis", self.config.redis.fsync
+        with EmbeddedRedis(folder, fsync=fsync) as server:
+            async with Store(url=server.url, settings=settings, embedded=True) as store:
+                yield store, server.owned
+
+    @asynccontextmanager
     async def running(
-        self, connectors: Mapping[str, Connector] | None = None
+        self,
+        connectors: Mapping[str, Connector] | None = None,
+        *,
+        seeds: Callable[[], int] | None = None,
+        resumes: bool = True,
     ) -> AsyncIterator[ConversationManager]:
-        """Build everything, and close it in the opposite order."""
+        """
+        Build everything, and close it in the opposite order. `resumes` takes up what a
+        process that died left unanswered, unless another process is still at work.
+        """
         from bot.conversation.manager import ConversationManager
 
         if connectors is None:
             connectors = {one.name: one for one in self.plugins.connectors}
-        async with self.store() as store:
+        async with self._state() as (store, alone):
             manager = ConversationManager(
                 store=store,
                 answerer=self.answerer(),
@@ -246,7 +265,8 @@ class App:
                 explain=explain.text,
                 config=self.config,
                 clock=lambda: datetime.now(UTC),
-                seeds=lambda: secrets.randbits(63),
+                seeds=seeds or (lambda: secrets.randbits(63)),
+                resumes=resumes and alone,
             )
             await self.plugins.bot_started()
             try:
@@ -254,7 +274,6 @@ class App:
                     yield manager
             finally:
                 await self.plugins.bot_stopped()
-                self.inference.close()
 
     # Describing
 

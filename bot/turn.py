@@ -117,8 +117,9 @@ class Answerer:
             return self._direct(progress, direct)
         with progress.stage("retrieve"):
             await self._retrieve(pipeline, progress)
-        if not self._is_relevant(progress.turn.passages):
-            return self._declined(progress, self._why_irrelevant(progress.turn))
+        irrelevant = self._why_irrelevant(progress.turn.passages)
+        if irrelevant is not None:
+            return self._declined(progress, irrelevant)
         with progress.stage("generate"):
             written = await self._generate(pipeline, progress, cancelled)
         with progress.stage("rank"):
@@ -180,16 +181,16 @@ class Answerer:
             progress.problems.append(f"generation: {error}; a plugin may hang in it")
         return []
 
-    def _is_relevant(self, passages: Sequence[Passage]) -> bool:
-        """A plugin's passages may come without relevance; they count as relevant."""
+    def _why_irrelevant(self, passages: Sequence[Passage]) -> str | None:
+        """
+        Say why the passages do not answer, None when they may. The best passage
+        decides: a poor one further down is no more likely to hold the answer. A
+        plugin's passages may come without relevance; they count as relevant.
+        """
+        best = passages[0].scores.get("relevance", 1.0) if passages else 0.0
         minimum = self.config.knowledge.minimum_relevance
-        return any(one.scores.get("relevance", 1.0) >= minimum for one in passages)
-
-    def _why_irrelevant(self, turn: Turn) -> str:
-        best = max(
-            (one.scores.get("relevance", 0.0) for one in turn.passages), default=0.0
-        )
-        minimum = self.config.knowledge.minimum_relevance
+        if best >= minimum:
+            return None
         return f"nothing relevant was retrieved (best {best:.2f}, minimum {minimum:g})"
 
     def _chosen(self, progress: _Progress, ranked: Ranked) -> Record:

@@ -12,6 +12,7 @@ import re
 import threading
 import time
 import unicodedata
+import uuid
 import zlib
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -262,7 +263,6 @@ class MemoryConnector:
         self._incoming: asyncio.Queue[_Incoming | None] = asyncio.Queue()
         self._unread = defaultdict[str, asyncio.Queue[Reply]](asyncio.Queue)
         self._sent: dict[str, Sent] = {}
-        self._said = 0
         self.failures: deque[DeliveryError] = deque()
         self.deliveries: list[Delivery] = []
         self.statuses: list[tuple[Address, str]] = []
@@ -311,9 +311,8 @@ class MemoryConnector:
         kind: EventKind = "message",
     ) -> Event:
         """Say something new and return once it was accepted."""
-        self._said += 1
         address = an_address(chat, platform=self._name, thread=thread, user=user)
-        event = an_event(text, kind, id=f"{self._name}-{self._said}", address=address)
+        event = an_event(text, kind, id=uuid.uuid4().hex, address=address)
         await self.deliver(event)
         return event
 
