@@ -1,0 +1,233 @@
+"""
+Decoding: from logits to token ids, for all siblings of a turn at once.
+
+Knows nothing about text, prompts or models. A plugin always sees k rows in the same
+order: a row that has ended keeps its place, is padded, and is left exactly one token
+to draw, with probability one, so that sums of log-probabilities (beams) stay as they
+are. The model's batch holds only the rows that go on; `Siblings` knows which is where.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+
+from bot.errors import PluginError
+from bot.interfaces import Draw, GenerationRequest, LogitsProcessor, Sampler
+from bot.model import Finish
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Row:
+    """One sibling so far: what was drawn, and how it ended (None: it goes on)."""
+
+    tokens: list[int] = field(default_factory=list)
+    log_probs: list[float] = field(default_factory=list)
+    finish: Finish | None = None
+
+    def copy(self) -> Row:
+        return copy.deepcopy(self)
+
+
+class Siblings:
+    """
+    The rows of one turn. `limit` is the most tokens a row may have; a row also ends
+    with one of `end_tokens`, which it keeps. `padding` fills up rows that ended.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        *,
+        end_tokens: frozenset[int],
+        limit: int,
+        padding: int,
+        device: torch.device,
+    ) -> None:
+        self.rows = [Row() for _ in range(count)]
+        self.tokens = torch.empty(count, 0, dtype=torch.long, device=device)
+        self._end_tokens = end_tokens
+        self._limit = limit
+        self._padding = padding
+        # The prompt was read once: before the first token all siblings lie in row 0.
+        self._places = [0] * count
+        self._batch_size = 1
+        self._parents = list(range(count))
+
+    @property
+    def live(self) -> list[int]:
+        return [number for number, row in enumerate(self.rows) if row.finish is None]
+
+    @property
+    def ended(self) -> list[int]:
+        return [number for number, row in enumerate(self.rows) if row.finish]
+
+    def extend(self, draw: Draw, log_probs: Tensor) -> None:
+        """
+        Re-parent the rows, then give each its token, unless its parent had ended: then
+        it has ended with it. A row the sampler is done with and that drew no end token
+        is a text cut short, so it ends like one that ran out of tokens.
+        """
+        self._reparent(draw.parents)
+        tokens: list[int] = draw.tokens.tolist()
+        done: list[bool] = [False] * len(tokens)
+        if draw.done is not None:
+            done = draw.done.tolist()
+        for number, log_prob in enumerate(log_probs.tolist()):
+            row = self.rows[number]
+            if row.finish is not None:
+                tokens[number] = self._padding
+                continue
+            row.tokens.append(tokens[number])
+            row.log_probs.append(log_prob)
+            if tokens[number] in self._end_tokens:
+                row.finish = "stop"
+            elif done[number] or len(row.tokens) >= self._limit:
+                row.finish = "length"
+        column = torch.tensor(tokens, device=self.tokens.device).unsqueeze(1)
+        self.tokens = torch.cat([self.tokens, column], dim=1)
+
+    def end(self, finish: Finish) -> None:
+        """End every row that still goes on."""
+        for number in self.live:
+            self.rows[number].finish = finish
+
+    def next_batch(self) -> tuple[list[int] | None, Tensor]:
+        """
+        Return the places in the model's last batch that go on (None: all of them, as
+        they are) and the tokens [b, 1] to read next, one for each live row.
+        """
+        live = self.live
+        kept = [self._places[self._parents[number]] for number in live]
+        unchanged = kept == list(range(self._batch_size))
+        for place, number in enumerate(live):
+            self._places[number] = place
+        self._batch_size = len(live)
+        return None if unchanged else kept, self.tokens[live, -1:]
+
+    def _reparent(self, parents: Tensor | None) -> None:
+        if parents is None:
+            self._parents = list(range(len(self.rows)))
+            return
+        self._parents = parents.tolist()
+        self.rows = [self.rows[parent].copy() for parent in self._parents]
+        self.tokens = self.tokens[parents]
+
+
+class Drawing:
+    """
+    The plugins' part of one turn: its logits steps, then its sampler's step, each
+    checked, so that what breaks the contract is named and goes no further.
+    """
+
+    def __init__(self, request: GenerationRequest, generator: torch.Generator) -> None:
+        turn, count = request.turn, request.candidates
+        self._count = count
+        self._steps = [
+            (processor.name, _calling(processor.name, processor.begin, turn, count))
+            for processor in _needed(request.logits_processors, request.sampler)
+        ]
+        self._sampler = request.sampler.name
+        self._draw = _calling(
+            self._sampler, request.sampler.begin, turn, count, generator
+        )
+
+    def __call__(
+        self, tokens: Tensor, logits: Tensor, ended: Sequence[int], padding: int
+    ) -> Draw:
+        """Draw from `logits` [k, vocab], which stays as it is."""
+        changed = logits.clone()
+        for name, step in self._steps:
+            changed = _calling(name, step, tokens, changed)
+            _check_logits(name, changed, logits)
+        if ended:
+            changed[ended] = -torch.inf
+            changed[ended, padding] = 0.0
+        draw = _calling(self._sampler, self._draw, changed)
+        _check_draw(self._sampler, draw, self._count, logits.shape[1])
+        return draw
+
+
+def drawn_log_probs(logits: Tensor, draw: Draw) -> Tensor:
+    """Return log p [k] of the drawn tokens under `logits` [k, vocab] as they are."""
+    parents = draw.parents
+    if parents is None:
+        parents = torch.arange(len(logits), device=logits.device)
+    return logits[parents, draw.tokens] - logits.logsumexp(dim=1)[parents]
+
+
+def _needed(
+    processors: Sequence[LogitsProcessor], sampler: Sampler
+) -> list[LogitsProcessor]:
+    greedy = getattr(sampler, "greedy", False)
+    return [each for each in processors if each.changes_argmax or not greedy]
+
+
+def _calling(plugin: str, function: Callable[..., T], *arguments: object) -> T:
+    try:
+        return function(*arguments)
+    except PluginError:
+        raise
+    except Exception as error:  # a stranger's code: whatever it raises is its own fault
+        raise PluginError(plugin, f"raised {type(error).__name__}: {error}") from error
+
+
+def _check_logits(plugin: str, changed: object, logits: Tensor) -> None:
+    if not isinstance(changed, torch.Tensor) or changed.shape != logits.shape:
+        raise PluginError(
+            plugin,
+            f"returned logits of {_shape(changed)}; return {list(logits.shape)}",
+        )
+    # The maximum is NaN if anything in its row is, and -inf if nothing is left.
+    if not bool(changed.amax(dim=1).isfinite().all()):
+        raise PluginError(
+            plugin,
+            "returned logits with NaN or infinity, or a row without any token left; "
+            "leave at least one finite logit in each row",
+        )
+
+
+def _check_draw(plugin: str, draw: object, count: int, vocabulary: int) -> None:
+    if not isinstance(draw, Draw):
+        raise PluginError(plugin, f"drew a {type(draw).__name__}; return a Draw")
+    _check_numbers(plugin, "tokens", draw.tokens, count, vocabulary)
+    if draw.parents is not None:
+        _check_numbers(plugin, "parents", draw.parents, count, count)
+    if draw.done is not None and (
+        draw.done.shape != (count,) or draw.done.dtype != torch.bool
+    ):
+        raise PluginError(
+            plugin,
+            f"drew done of {_shape(draw.done)} {draw.done.dtype}; "
+            f"return [{count}] torch.bool",
+        )
+
+
+def _check_numbers(
+    plugin: str, what: str, numbers: Tensor, count: int, limit: int
+) -> None:
+    if numbers.shape != (count,) or numbers.dtype != torch.int64:
+        raise PluginError(
+            plugin,
+            f"drew {what} of {_shape(numbers)} {numbers.dtype}; "
+            f"return [{count}] torch.int64",
+        )
+    if not bool(((numbers >= 0) & (numbers < limit)).all()):
+        raise PluginError(
+            plugin, f"drew {what} {numbers.tolist()}; stay between 0 and {limit - 1}"
+        )
+
+
+def _shape(value: object) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"shape {list(value.shape)}"
+    return f"type {type(value).__name__}"

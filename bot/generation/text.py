@@ -1,0 +1,132 @@
+"""
+Text: between a model's token ids and what people read and write.
+
+Knows the tokenizer and its chat template, nothing about weights. What people wrote is
+never read as the model's own marks: whatever in it the tokenizer would take for a
+control token, such as `<|im_end|>`, is broken apart before the template is applied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from jinja2.exceptions import TemplateError
+
+from bot.interfaces import ChatMessage
+
+# For models that were never taught to chat.
+PLAIN_TEMPLATE = """\
+{% for message in messages %}{{ message['role'] | capitalize }}: \
+{{ message['content'] }}
+
+{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"""
+
+
+class Text:
+    """`tokenizer` is a fast tokenizer of transformers."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._control = _control_tokens(tokenizer)
+        self._template = None if tokenizer.chat_template else PLAIN_TEMPLATE
+        self._has_system_role = self._renders_system_role()
+
+    def tokens(self, text: str) -> list[int]:
+        """Return the tokens of `text`, nothing added; templates bring their own."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def text(self, tokens: Sequence[int], stop: Sequence[str] = ()) -> str:
+        """
+        Return what is to be read: without control tokens, without a last character
+        of which only some bytes were drawn, up to the first of `stop`, stripped.
+        """
+        text = self.raw(tokens)
+        ends = [text.find(each) for each in stop if each in text]
+        text = text[: min(ends)] if ends else text.rstrip("\N{REPLACEMENT CHARACTER}")
+        return text.strip()
+
+    def stopped(self, tokens: Sequence[int], stop: Sequence[str]) -> bool:
+        text = self.raw(tokens)
+        return any(each in text for each in stop)
+
+    def raw(self, tokens: Sequence[int]) -> str:
+        text: str = self._tokenizer.decode(tokens, skip_special_tokens=True)
+        return text
+
+    def render(self, messages: Sequence[ChatMessage]) -> str:
+        """Return the chat as the model was taught to read it, its own part opened."""
+        messages = [
+            replace(message, content=self.harmless(message.content))
+            for message in messages
+        ]
+        if not self._has_system_role:
+            messages = [replace(each, role=_folded(each.role)) for each in messages]
+        return self._apply(_merged(messages))
+
+    def harmless(self, text: str) -> str:
+        """Return `text` with a space inside everything that is a control token."""
+        while spans := self._control_spans(text):
+            for start, end in reversed(spans):
+                middle = text[start:end]
+                text = f"{text[:start]}{middle[:1]} {middle[1:]}{text[end:]}"
+                if len(middle) == 1:
+                    text = f"{text[:start]} {text[end + 1 :]}"
+        return text
+
+    def _control_spans(self, text: str) -> list[tuple[int, int]]:
+        encoded = self._tokenizer(
+            text, add_special_tokens=False, return_offsets_mapping=True
+        )
+        pairs = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        return [span for token, span in pairs if token in self._control]
+
+    def _renders_system_role(self) -> bool:
+        mark = "mark of the system role"
+        try:
+            rendered = self._apply(
+                [
+                    ChatMessage(role="system", content=mark),
+                    ChatMessage(role="user", content="hello"),
+                ]
+            )
+        except TemplateError:  # how a template says that it knows no such role
+            return False
+        return mark in rendered
+
+    def _apply(self, messages: Sequence[ChatMessage]) -> str:
+        rendered: str = self._tokenizer.apply_chat_template(
+            [{"role": each.role, "content": each.content} for each in messages],
+            chat_template=self._template,
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+        return rendered
+
+
+def _control_tokens(tokenizer: Any) -> frozenset[int]:
+    """Special tokens, and those added ones that look like marks, such as <think>."""
+    added = {
+        token
+        for token, entry in tokenizer.added_tokens_decoder.items()
+        if entry.special or (len(entry.content) > 2 and entry.content[0] in "<[")  # noqa: PLR2004 -- shorter is no mark
+    }
+    return frozenset(added | set(tokenizer.all_special_ids))
+
+
+def _folded(role: str) -> Any:
+    return "user" if role == "system" else role
+
+
+def _merged(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
+    """Many templates refuse two messages of one role in a row."""
+    merged: list[ChatMessage] = []
+    for message in messages:
+        if merged and merged[-1].role == message.role:
+            content = f"{merged[-1].content}\n\n{message.content}"
+            merged[-1] = replace(message, content=content)
+        else:
+            merged.append(message)
+    return merged
