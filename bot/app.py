@@ -200,6 +200,7 @@ class App:
                 parts=plugins.prompt_parts,
                 knowledge=self.config.knowledge,
                 conversation=self.config.conversation,
+                reply_tokens=self.config.generation.max_new_tokens,
             ),
             sampler=_named(plugins.samplers, self.config.generation.sampler),
             logits_processors=plugins.logits_processors,
