@@ -45,9 +45,9 @@ class TransformersModel:
     """
     A causal language model from a folder with config.json, tokenizer.json and
     safetensors. float32 on a CPU, bfloat16 on a GPU. `threads` None means half the
-    cores: a step is too small for more (SmolLM2-135M, 8 rows, idle machine: 98 ms on
-    one thread, 103 on two), and when something else wants a core, threads that wait
-    for each other at every layer are four times slower (48 steps: 3.9 s, 15 s).
+    cores, for the whole process: a step is too small for more (SmolLM2-135M, 8 rows: 98
+    ms on one thread, 103 on two), and threads that wait for each other at every layer
+    lose most when something else wants a core.
     """
 
     def __init__(
