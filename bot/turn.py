@@ -45,7 +45,7 @@ GRACE_S = 5.0
 
 
 class Prompter(Protocol):
-    """Renders the prompt, and cuts the passages to those that fit into it."""
+    """Renders what the model reads."""
 
     def render(self, turn: Turn) -> Turn: ...
 

@@ -50,8 +50,9 @@ class PromptBuilder:
 
     def render(self, turn: Turn) -> Turn:
         """
-        Return the turn with its prompt, and with only the passages that are in it. If
-        all of it is too long, history is left out first, then the last passages.
+        Return the turn with its prompt. The best passages that fit are in it; the turn
+        keeps all of them, because the others can still be quoted. If all of it is too
+        long, history is left out first, then the last passages.
         """
         instructions = self._instructions(turn)
         history = self._history(turn.history)
@@ -66,7 +67,7 @@ class PromptBuilder:
             )
             length = self._model.count_tokens(prompt)
             if length <= self._room:
-                return replace(turn, prompt=prompt, passages=tuple(passages))
+                return replace(turn, prompt=prompt)
             if history:
                 history = _from_a_user_on(history[1:])
             elif passages:

@@ -118,12 +118,12 @@ def test_without_passages_only_the_question_is_asked() -> None:
     assert message_of("user", turn.prompt) == "Hello?\n"
 
 
-def test_passages_beyond_the_budget_are_left_out_of_prompt_and_turn() -> None:
+def test_passages_beyond_the_budget_are_left_out_of_the_prompt_only() -> None:
     passages = ["one " * 10, "two " * 30, "three " * 9]
 
     turn = rendered(a_turn(passages=passages), budget_tokens=20)
 
-    assert [each.id for each in turn.passages] == ["p1", "p3"]
+    assert [each.id for each in turn.passages] == ["p1", "p2", "p3"]
     assert "two" not in turn.prompt
     assert "three" in turn.prompt
 
@@ -162,7 +162,8 @@ def test_a_small_window_drops_history_before_passages_and_the_last_passage_first
 
     assert "earlier" not in without_history.prompt
     assert "worse" in without_history.prompt
-    assert [each.id for each in without_the_last.passages] == ["p1"]
+    assert "best" in without_the_last.prompt
+    assert "worse" not in without_the_last.prompt
     assert without_the_last.prompt.rstrip().endswith("How long?")
 
 
