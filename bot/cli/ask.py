@@ -1,0 +1,103 @@
+"""`chorus ask`: one question through the real path, and its reply."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from bot import explain
+from bot.cli.opening import Opened, Words, config_option, json_option, opened
+from bot.cli.screen import say, write_json, write_markdown
+from bot.config import Config
+from bot.conversation.state import turn_id
+from bot.errors import TurnError
+from bot.interfaces import Accepted
+from bot.model import Address, Event, Record, Reply, Sent
+
+
+@click.command("ask")
+@click.argument("question", type=Words())
+@click.option("--seed", type=click.IntRange(min=0), help="Repeats a turn exactly.")
+@config_option
+@json_option
+def command(*, question: str, seed: int | None, path: Path, as_json: bool) -> None:
+    """Ask one question and print the reply with its sources."""
+    with opened(path, _without_connectors) as bot:
+        reply, record = asyncio.run(_asked(bot, OneQuestion(question), seed))
+    if record is None:
+        raise TurnError(reply.text)
+    if as_json:
+        write_json(explain.contract(record))
+    else:
+        write_markdown(with_sources(reply))
+        say(f"explain with: chorus explain {record.turn.id}")
+    if record.outcome == "failed":
+        raise TurnError(f"turn {record.turn.id!r} failed: {record.why}")
+
+
+def with_sources(reply: Reply) -> str:
+    """Return the reply as Markdown, with each of its documents named once."""
+    sources = dict.fromkeys(citation.source for citation in reply.citations)
+    if not sources:
+        return reply.text
+    listed = "\n".join(f"- {source}" for source in sources)
+    return f"{reply.text}\n\nSources:\n\n{listed}"
+
+
+def _without_connectors(config: Config) -> Config:
+    """One question needs no platform."""
+    return config.model_copy(update={"connectors": ()})
+
+
+async def _asked(
+    bot: Opened, asking: OneQuestion, seed: int | None
+) -> tuple[Reply, Record | None]:
+    """Return the reply and its record; a refused question has a reply only."""
+    seeds = None if seed is None else lambda: seed
+    async with bot.app.running(
+        {asking.name: asking}, seeds=seeds, resumes=False
+    ) as manager:
+        bot.progress("Answering", 0, None)
+        await manager.run()
+        # Its delivery is marked, or a later process would deliver it again.
+        await manager.idle()
+    bot.progress.end()
+    async with bot.app.store() as store:
+        return asking.reply, await store.record(turn_id(asking.event))
+
+
+class OneQuestion:
+    """A connector that asks once and is finished when it has the reply."""
+
+    name = "terminal"
+
+    def __init__(self, question: str) -> None:
+        chat = uuid.uuid4().hex
+        self.event = Event(
+            id=chat,
+            kind="message",
+            address=Address(platform=self.name, account="ask", chat=chat),
+            time=datetime.now(UTC),
+            text=question,
+        )
+        self.reply = Reply(text="the question was not accepted")
+        self._replied = asyncio.Event()
+
+    async def run(self, accept: Callable[[Event], Awaitable[Accepted]]) -> None:
+        await accept(self.event)
+        await self._replied.wait()
+
+    async def send(self, address: Address, reply: Reply, key: str) -> Sent:
+        # Replies that an earlier, killed process owed to others come along here too.
+        if address.key == self.event.address.key:
+            self.reply = reply
+            self._replied.set()
+        return Sent(ids=(key,))
+
+    async def status(self, address: Address, text: str) -> None:
+        """The command's own progress says that the bot is working."""

@@ -1,0 +1,50 @@
+"""`chorus bench`: how fast a part is beside its usual alternative."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from bot.cli.opening import config_option, json_option, opened
+from bot.cli.screen import write_json, write_table
+from bot.evaluation.benches import BENCHES, bench
+from bot.evaluation.report import BenchRow
+
+
+@click.command("bench")
+@click.argument("name", type=click.Choice(list(BENCHES)))
+@config_option
+@json_option
+def command(*, name: str, path: Path, as_json: bool) -> None:
+    """
+    Measure the speed of a part against its usual alternative.
+
+    Both sides run in turns, in this process and on the same threads, after a warm-up;
+    figures are medians of the repeats. A ratio above 1 means ours is better.
+    """
+    with opened(path) as bot:
+        rows = bench(name)(bot.app, bot.progress)
+    if as_json:
+        for row in rows:
+            write_json(row.as_json(), indent=None)
+    else:
+        _write_rows(rows)
+
+
+def _write_rows(rows: Sequence[BenchRow]) -> None:
+    columns = ["case", "ours", "theirs", "unit", "ratio", "spread", "baseline"]
+    write_table(columns, [_cells(row) for row in rows])
+
+
+def _cells(row: BenchRow) -> list[str]:
+    return [
+        row.case,
+        f"{row.ours:.3g}",
+        f"{row.theirs:.3g}",
+        row.unit,
+        f"{row.ratio:.2f}",
+        " / ".join(f"{low:.3g} to {high:.3g}" for low, high in row.spread),
+        row.baseline,
+    ]

@@ -1,0 +1,36 @@
+"""`chorus forget`: erases a person."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bot.app import App
+from bot.cli.opening import Words, config_option, opened
+from bot.cli.screen import write
+
+if TYPE_CHECKING:
+    from bot.conversation.state import Forgotten
+
+
+@click.command("forget")
+@click.argument("user", type=Words())
+@config_option
+def command(*, user: str, path: Path) -> None:
+    """Erase what is stored about a person."""
+    with opened(path) as bot:
+        erased = asdict(asyncio.run(_forgotten(bot.app, user)))
+    if any(erased.values()):
+        counts = ", ".join(f"{name} {number}" for name, number in erased.items())
+        write(f"erased about {user!r}: {counts}")
+    else:
+        write(f"nothing is stored about {user!r}")
+
+
+async def _forgotten(app: App, user: str) -> Forgotten:
+    async with app.store() as store:
+        return await store.forget(user)
