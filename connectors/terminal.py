@@ -1,0 +1,341 @@
+"""
+Terminal: a conversation with the person at the keyboard.
+
+On a terminal: line editing with history, replies rendered from Markdown with their
+sources as footnotes, Ctrl-C stops the answer. In a pipe each line is a message, each
+reply plain text, and the end of input the end of the conversation. One message is
+answered before the next is read. Knows nothing about how replies come about.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import signal
+import sys
+import threading
+import unicodedata
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+import platformdirs
+from prompt_toolkit import PromptSession
+from prompt_toolkit.application import run_in_terminal
+from prompt_toolkit.history import FileHistory
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from pydantic import BaseModel, ConfigDict, Field
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.status import Status
+from rich.text import Text
+
+from bot import hookimpl
+from bot.errors import ConfigError, DeliveryError
+from bot.interfaces import Accepted, Connector
+from bot.model import Address, Event, EventKind, Reply, Sent
+
+Accept = Callable[[Event], Awaitable[Accepted]]
+
+# A turn may end without a reply; one that was refused may still be explained.
+GRACE_S = 2.0
+
+WELCOME = (
+    "Ask a question. /why explains the last reply, /help lists commands, "
+    "Ctrl-C stops an answer, Ctrl-D leaves."
+)
+
+
+class Terminal:
+    """Talks with the person at the keyboard, or with a pipe."""
+
+    name = "terminal"
+
+    class Settings(BaseModel):
+        model_config = ConfigDict(extra="forbid", frozen=True)
+
+        history: Path | None = Field(
+            None,
+            description="file of the lines typed; none: one in your state folder",
+        )
+        user: str | None = Field(
+            None,
+            min_length=1,
+            max_length=200,
+            description="names the person and the conversation; none: your login",
+        )
+
+    def __init__(self, settings: Settings, *, typed: bool | None = None) -> None:
+        """`typed` says whether a person types; None finds out when `run` begins."""
+        user = settings.user or _login()
+        self._settings = settings
+        self._typed = typed
+        self._window: _Window = _Pipe()
+        self._address = Address(
+            platform=self.name, account="local", chat=user, user=user
+        )
+        self._session = uuid.uuid4().hex
+        self._events = 0
+        self._waiting = False
+        self._leaving = False
+        self._over = asyncio.Event()
+        self._replied = asyncio.Event()
+        self._interrupted = asyncio.Event()
+
+    @hookimpl
+    def connectors(self) -> list[Connector]:
+        return [self]
+
+    async def run(self, accept: Accept) -> None:
+        typed = _is_typed() if self._typed is None else self._typed
+        self._window = _Screen(self._settings.history) if typed else _Pipe()
+        async for line in self._window.lines():
+            if line.strip() == "/quit":
+                return
+            if line.strip():
+                await self._say(line, accept)
+            if self._leaving:
+                return
+
+    async def send(self, address: Address, reply: Reply, key: str) -> Sent:
+        # `chorus ask` has conversations on this platform too. Its process is gone if
+        # their replies come here, and nobody is left who would read them.
+        if address.key != self._address.key:
+            return Sent(ids=(key,))
+        try:
+            await self._window.show(reply)
+        except BrokenPipeError as error:
+            self._leaving = True
+            raise DeliveryError(
+                "terminal: standard output was closed; nobody reads it",
+                retryable=False,
+            ) from error
+        finally:
+            self._replied.set()
+            self._over.set()
+        return Sent(ids=(key,))
+
+    async def status(self, address: Address, text: str) -> None:
+        if address.key != self._address.key or not self._waiting:
+            return
+        self._window.working(text)
+        if not text:
+            self._over.set()
+
+    async def _say(self, line: str, accept: Accept) -> None:
+        """Hand in one line and wait until it is answered or stopped."""
+        for fact in (self._over, self._replied, self._interrupted):
+            fact.clear()
+        kind: EventKind = "command" if line.startswith("/") else "message"
+        self._waiting = True
+        try:
+            with self._window.interrupts(self._interrupted.set):
+                async with asyncio.TaskGroup() as tasks:
+                    stopping = tasks.create_task(self._stop_on_interrupt(accept))
+                    accepted = await accept(self._event(kind, line.removeprefix("/")))
+                    await self._until_answered(accepted)
+                    stopping.cancel()
+        except* _Left:
+            self._leaving = True
+        finally:
+            self._waiting = False
+            self._window.working("")
+
+    async def _until_answered(self, accepted: Accepted) -> None:
+        if accepted == "accepted":
+            await self._over.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GRACE_S):
+                await self._replied.wait()
+        if not self._replied.is_set():
+            await self._window.show(
+                Reply(text=f"(no reply; the message was {accepted})")
+            )
+
+    async def _stop_on_interrupt(self, accept: Accept) -> None:
+        """The first Ctrl-C stops the answer, the second one leaves."""
+        await self._interrupted.wait()
+        self._interrupted.clear()
+        await accept(self._event("cancel", ""))
+        await self._interrupted.wait()
+        raise _Left
+
+    def _event(self, kind: EventKind, text: str) -> Event:
+        self._events += 1
+        return Event(
+            id=f"{self._session}:{self._events}",
+            kind=kind,
+            address=self._address,
+            time=datetime.now(UTC),
+            text=text,
+        )
+
+
+class _Left(Exception):
+    """The person left while an answer was under way."""
+
+
+class _Window(Protocol):
+    """Where lines come from and replies go."""
+
+    def lines(self) -> AsyncIterator[str]: ...
+    def working(self, text: str) -> None: ...
+    async def show(self, reply: Reply) -> None: ...
+    @contextmanager
+    def interrupts(self, interrupted: Callable[[], None]) -> Iterator[None]:
+        """Call `interrupted` for each Ctrl-C meanwhile, in place of ending."""
+        ...
+
+
+class _Screen:
+    """A terminal with a person in front of it."""
+
+    def __init__(self, history: Path | None) -> None:
+        self._prompt: PromptSession[str] = PromptSession(
+            history=_history(history), key_bindings=_keys()
+        )
+        self._spinner: Status | None = None
+
+    async def lines(self) -> AsyncIterator[str]:
+        Console().print(WELCOME, style="dim")
+        # Ctrl-D; and Ctrl-C with nothing typed, see _keys.
+        with suppress(EOFError):
+            while True:
+                yield await self._prompt.prompt_async("> ")
+
+    def working(self, text: str) -> None:
+        if self._spinner is not None:
+            self._spinner.stop()
+            self._spinner = None
+        if text:
+            self._spinner = Console().status(_clean(text))
+            self._spinner.start()
+
+    async def show(self, reply: Reply) -> None:
+        self.working("")
+        # A reply to a message of an earlier session may come while a line is typed.
+        await run_in_terminal(lambda: _print_rendered(reply))
+
+    @contextmanager
+    def interrupts(self, interrupted: Callable[[], None]) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        former = signal.getsignal(signal.SIGINT)
+        # Windows has no signals in its loop: there Ctrl-C leaves at once.
+        if sys.platform == "win32":
+            yield
+            return
+        loop.add_signal_handler(signal.SIGINT, interrupted)
+        try:
+            yield
+        finally:
+            loop.remove_signal_handler(signal.SIGINT)
+            signal.signal(signal.SIGINT, former)
+
+
+class _Pipe:
+    """Standard input and output that are files, pipes or other programs."""
+
+    async def lines(self) -> AsyncIterator[str]:
+        """
+        A thread reads, because a silent pipe would block the loop. It opens the
+        descriptor anew: the lock of sys.stdin, held by a thread that waits for input,
+        would be fatal when Python ends.
+        """
+        read: asyncio.Queue[str | None] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+        threading.Thread(target=_read_lines, args=(loop, read), daemon=True).start()
+        while (line := await read.get()) is not None:
+            yield line
+
+    def working(self, text: str) -> None:
+        """Whoever reads a pipe wants replies only."""
+
+    async def show(self, reply: Reply) -> None:
+        lines = [_clean(reply.text)]
+        lines += [f"[{number}] {source}" for number, source in _footnotes(reply)]
+        print("\n".join(lines), flush=True)  # noqa: T201 (this is what it is for)
+
+    @contextmanager
+    def interrupts(self, interrupted: Callable[[], None]) -> Iterator[None]:
+        yield
+
+
+def _read_lines(
+    loop: asyncio.AbstractEventLoop, read: asyncio.Queue[str | None]
+) -> None:
+    # The loop is closed when the conversation ended before the input did.
+    with suppress(RuntimeError):
+        if sys.stdin is not None:
+            with open(sys.stdin.fileno(), "rb", closefd=False) as stream:
+                for line in stream:
+                    text = line.decode("utf-8", errors="replace").rstrip("\r\n")
+                    loop.call_soon_threadsafe(read.put_nowait, text)
+        loop.call_soon_threadsafe(read.put_nowait, None)
+
+
+def _is_typed() -> bool:
+    return all(
+        stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout)
+    )
+
+
+def _login() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run as a number without a name
+        return "me"
+
+
+def _history(path: Path | None) -> FileHistory:
+    path = path or platformdirs.user_state_path("chorus") / "terminal_history"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # What people ask is nobody else's business.
+        path.touch(mode=0o600)
+    except OSError as error:
+        raise ConfigError(
+            f"plugin 'terminal': settings.history: {path} cannot be written "
+            f"({error.strerror}); name another file"
+        ) from error
+    return FileHistory(path)
+
+
+def _keys() -> KeyBindings:
+    """Ctrl-C clears what was typed, and leaves when nothing was."""
+    keys = KeyBindings()
+
+    @keys.add("c-c")
+    @keys.add("<sigint>")
+    def _(event: KeyPressEvent) -> None:
+        if event.current_buffer.text:
+            event.current_buffer.reset()
+        else:
+            event.app.exit(exception=EOFError)
+
+    return keys
+
+
+def _print_rendered(reply: Reply) -> None:
+    console = Console()
+    # A link's target is shown beside its text, which may come from any document.
+    console.print(Markdown(_clean(reply.text), hyperlinks=False))
+    for number, source in _footnotes(reply):
+        console.print(Text(f"[{number}] {source}", style="dim"))
+    console.print()
+
+
+def _footnotes(reply: Reply) -> list[tuple[int, str]]:
+    sources = dict.fromkeys(citation.source for citation in reply.citations)
+    return [(number, _clean(source)) for number, source in enumerate(sources, 1)]
+
+
+def _clean(text: str) -> str:
+    """Drop what a terminal would obey: text may come from a document or a model."""
+    return "".join(
+        character
+        for character in text.encode("utf-8", errors="replace").decode("utf-8")
+        if character in "\n\t" or unicodedata.category(character) != "Cc"
+    )
