@@ -1,0 +1,26 @@
+"""The benches of `chorus bench`, by name; the libraries of each load with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from bot.evaluation.report import BenchRow
+from bot.interfaces import Progress
+
+if TYPE_CHECKING:
+    from bot.app import App
+
+    Bench = Callable[[App, Progress], list[BenchRow]]
+
+BENCHES: Mapping[str, str] = {
+    "generation": "bot.evaluation.bench_generation:generation_bench",
+    "retrieval": "bot.evaluation.bench_retrieval:retrieval_bench",
+}
+
+
+def bench(name: str) -> Bench:
+    module, _, function = BENCHES[name].partition(":")
+    found: Bench = getattr(import_module(module), function)
+    return found

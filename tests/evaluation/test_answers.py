@@ -1,0 +1,193 @@
+"""Ways of answering the same questions, through the real turn, a scripted model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from bot import plugin_manager
+from bot.app import App
+from bot.config import Config, GenerationConfig, KnowledgeConfig, Use
+from bot.evaluation.answers import answer_rows, ways
+from bot.evaluation.questions import Question
+from bot.evaluation.report import Row
+from bot.evaluation.suites import QuestionFile, qa
+from bot.inference import InferenceThread
+from bot.model import Passage, Turn
+from bot.ranking import Ranking
+from bot.testing import HashEmbedder, ScriptedLanguageModel, a_passage
+from bot.turn import Answerer, Pipeline
+
+REFUND = Question(id="refund", question="How long?", answers=("five days",))
+COLOUR = Question(id="colour", question="Which colour?", answers=("green",))
+MOON = Question(id="moon", question="A shop on the moon?")
+
+
+class Retrieving:
+    """Finds something relevant for every question but the one about the moon."""
+
+    name = "fixed"
+
+    async def retrieve(self, turn: Turn, limit: int) -> Sequence[Passage]:
+        relevance = 0.0 if turn.id == MOON.id else 1.0
+        text = "It takes five days. The bike is green."
+        return [a_passage(text, scores={"relevance": relevance})]
+
+
+class Plain:
+    """A prompt that is the question."""
+
+    def render(self, turn: Turn) -> Turn:
+        return replace(turn, prompt=turn.question)
+
+
+def an_answerer(model: ScriptedLanguageModel) -> Answerer:
+    uses = ("multinomial", "quotation", "empty", "groundedness", "mmr", "best")
+    plugins = plugin_manager.load({name: Use(use=name) for name in uses})
+    inference = InferenceThread()
+    ranking = Ranking(
+        inference=inference,
+        writers=plugins.writers,
+        filters=plugins.candidate_filters,
+        scorers=plugins.scorers,
+        weights={},
+        rerankers=plugins.rerankers,
+        selector=plugins.selectors[0],
+        plugin_timeout_s=5,
+    )
+    pipeline = Pipeline(
+        plugins=plugins,
+        retrievers=(Retrieving(),),
+        prompter=Plain(),
+        sampler=plugins.samplers[0],
+        logits_processors=(),
+        ranking=ranking,
+    )
+    return Answerer(
+        config=a_config(),
+        pipeline=lambda address: pipeline,
+        model=model,
+        embedder=HashEmbedder(),
+        inference=inference,
+    )
+
+
+def a_config() -> Config:
+    return Config(
+        knowledge=KnowledgeConfig(model="e"), generation=GenerationConfig(model="g")
+    )
+
+
+def quiet(step: str, done: int, total: int | None) -> None:
+    """Progress that nobody looks at."""
+
+
+def by_name(rows: Sequence[Row]) -> dict[str, Row]:
+    return {row.config: row for row in rows}
+
+
+async def test_every_way_answers_the_same_questions_and_is_compared_to_greedy() -> None:
+    model = ScriptedLanguageModel(lambda turn: "It is green.")
+
+    rows = await answer_rows(ways(an_answerer(model)), [REFUND, COLOUR, MOON], quiet)
+
+    found = by_name(rows)
+    assert list(found) == ["greedy", "one sample", "quotation", "chorus"]
+    assert found["greedy"].metrics["contained"] == 0.5
+    assert "contained - greedy" not in found["greedy"].metrics
+    assert found["one sample"].metrics["contained - greedy"] == 0.0
+    assert [row.metrics["declined"] for row in rows] == [1.0] * 4
+    assert [row.metrics["wrongly declined"] for row in rows] == [0.0] * 4
+    assert [row.n for row in rows] == [3] * 4
+
+
+async def test_greedy_and_one_sample_write_one_candidate_and_chorus_all() -> None:
+    model = ScriptedLanguageModel(lambda turn: "It is green.")
+
+    await answer_rows(ways(an_answerer(model)), [COLOUR], quiet)
+
+    greedy, sample, chorus = model.requests
+    assert [one.candidates for one in model.requests] == [1, 1, 8]
+    assert getattr(greedy.sampler, "greedy", False)
+    assert not getattr(sample.sampler, "greedy", False)
+    assert greedy.turn.seed == sample.turn.seed == chorus.turn.seed
+
+
+async def test_the_quotation_is_the_documents_word_without_the_model() -> None:
+    model = ScriptedLanguageModel([])
+    (quotation,) = [way for way in ways(an_answerer(model)) if way.name == "quotation"]
+
+    greedy = replace(quotation, name="greedy")
+    (row,) = await answer_rows(
+        [greedy], [REFUND.model_copy(update={"question": "It takes how long?"})], quiet
+    )
+
+    assert row.metrics["contained"] == 1.0
+    assert model.requests == []
+
+
+async def test_failed_turns_are_shown_in_the_row() -> None:
+    model = ScriptedLanguageModel(lambda turn: RuntimeError("no memory"))
+
+    rows = by_name(await answer_rows(ways(an_answerer(model)), [COLOUR], quiet))
+
+    assert rows["greedy"].metrics["failed"] == 1.0
+    assert "failed" not in rows["quotation"].metrics
+
+
+async def test_progress_counts_the_questions_of_each_way() -> None:
+    told: list[tuple[str, int, int | None]] = []
+    model = ScriptedLanguageModel(lambda turn: "It is green.")
+
+    await answer_rows(
+        ways(an_answerer(model)),
+        [COLOUR, REFUND],
+        lambda *step: told.append(step),
+    )
+
+    assert told[:3] == [
+        ("Answering (greedy)", 0, 2),
+        ("Answering (greedy)", 1, 2),
+        ("Answering (greedy)", 2, 2),
+    ]
+
+
+class FakeApp:
+    """An app whose parts are given, and which notes how it was varied."""
+
+    def __init__(self, answerer: Answerer) -> None:
+        self.config = a_config()
+        self._answerer = answerer
+
+    def answerer(self) -> Answerer:
+        return self._answerer
+
+    def variant(self, config: Config) -> FakeApp:
+        self.config = config
+        return self
+
+
+async def test_qa_gives_each_question_the_passage_it_came_with(tmp_path: Path) -> None:
+    seen: dict[str, str] = {}
+
+    def reply(turn: Turn) -> str:
+        seen[turn.question] = turn.passages[0].text
+        return "green"
+
+    path = tmp_path / "xquad.json"
+    path.write_text(
+        '[{"context": "The bike is green.", "qas": [{"id": "1", "question": "Colour?", '
+        '"answers": [{"text": "green"}]}]}, {"context": "It weighs 20 kg.", "qas": '
+        '[{"id": "2", "question": "Weight?", "answers": [{"text": "20 kg"}]}]}]'
+    )
+    app = FakeApp(an_answerer(ScriptedLanguageModel(reply)))
+
+    rows = await qa(cast("App", app), QuestionFile(path=path), quiet)
+
+    assert seen == {"Colour?": "The bike is green.", "Weight?": "It weighs 20 kg."}
+    assert by_name(rows)["greedy"].metrics["contained"] == pytest.approx(0.5)
+    assert app.config.knowledge.budget_tokens > a_config().knowledge.budget_tokens
