@@ -138,7 +138,9 @@ class FakeApp:
     async def running(
         self,
         connectors: Mapping[str, Connector] | None = None,
+        *,
         seeds: Callable[[], int] | None = None,
+        resumes: bool = True,
     ) -> AsyncIterator[FakeManager]:
         if seeds is not None:
             self.seeds.append(seeds())
