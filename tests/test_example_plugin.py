@@ -32,7 +32,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
 
 
 def ran(arguments: list[str], environment: Mapping[str, str]) -> str:
-    finished = subprocess.run(  # noqa: S603 (our own interpreter)
+    finished = subprocess.run(
         [sys.executable, *arguments],
         capture_output=True,
         text=True,
@@ -83,7 +83,7 @@ def test_a_near_miss_of_its_name_is_told(
     misspelt = tmp_path / "bot.yaml"
     misspelt.write_text(shipped.replace("- use: mmr", "- use: shortst"))
 
-    finished = subprocess.run(  # noqa: S603 (our own interpreter)
+    finished = subprocess.run(
         [sys.executable, "-m", "bot", "check", str(misspelt)],
         capture_output=True,
         text=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ HEAVY = ("torch", "faiss", "redis", "transformers", "rich", "prompt_toolkit")
 
 def modules_after(statement: str) -> set[str]:
     """Return what a fresh interpreter has loaded after `statement`."""
-    printed = subprocess.run(  # noqa: S603 (our own interpreter)
+    printed = subprocess.run(
         [sys.executable, "-c", f"{statement}\nimport sys\nprint(*sys.modules)"],
         capture_output=True,
         text=True,
@@ -84,3 +85,12 @@ def test_every_module_says_what_it_is(path: str) -> None:
     module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
 
     assert module.__doc__, f"{path} has no docstring"
+
+
+def test_every_test_that_a_page_names_exists() -> None:
+    page = (ROOT / "docs" / "mistakes.md").read_text()
+    named = set(re.findall(r"`(test_\w+)`", page))
+    written = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
+
+    assert len(named) > 20
+    assert [name for name in named if f"def {name}(" not in written] == []

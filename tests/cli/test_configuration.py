@@ -184,7 +184,7 @@ def test_what_the_terminal_cannot_show_is_replaced(tmp_path: Path) -> None:
 def python(
     *arguments: object, stdout: int = subprocess.PIPE, **environment: str
 ) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(  # noqa: S603 (our own command)
+    return subprocess.run(
         [sys.executable, *map(str, arguments)],
         stdout=stdout,
         stderr=subprocess.PIPE,

@@ -361,7 +361,7 @@ def test_a_file_as_input_is_read_to_its_end(tmp_path: Path) -> None:
     questions.write_bytes(b"one\ntwo\n")
 
     with questions.open("rb") as stream:
-        ran = subprocess.run(  # noqa: S603 (our own program)
+        ran = subprocess.run(
             [sys.executable, "-c", ECHO],
             stdin=stream,
             capture_output=True,
@@ -374,7 +374,7 @@ def test_a_file_as_input_is_read_to_its_end(tmp_path: Path) -> None:
 
 
 def test_quitting_while_the_pipe_stays_open_ends_cleanly() -> None:
-    with subprocess.Popen(  # noqa: S603 (our own program)
+    with subprocess.Popen(
         [sys.executable, "-c", ECHO],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -392,7 +392,7 @@ def test_quitting_while_the_pipe_stays_open_ends_cleanly() -> None:
 
 
 def piped(lines: bytes) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(  # noqa: S603 (our own program)
+    return subprocess.run(
         [sys.executable, "-c", ECHO],
         input=lines,
         capture_output=True,

@@ -38,7 +38,7 @@ with EmbeddedRedis(Path(sys.argv[1])) as server:
 @contextmanager
 def another_process(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """Run Chorus's server in a process of its own, until the end of its input."""
-    with subprocess.Popen(  # noqa: S603
+    with subprocess.Popen(
         [sys.executable, "-c", _OWNER, str(folder)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -226,9 +226,7 @@ def test_damage_in_the_middle_is_told_with_a_command_that_repairs_it(
     assert file.read_bytes() == damaged
     assert str(file) in str(raised.value)
     command = str(raised.value).partition("with: ")[2]
-    subprocess.run(  # noqa: S603 (what the operator is told to type)
-        shlex.split(command), input=b"y\n", check=True, capture_output=True
-    )
+    subprocess.run(shlex.split(command), input=b"y\n", check=True, capture_output=True)
     with EmbeddedRedis(tmp_path) as server:
         assert kept(server, "key1") is not None
         assert kept(server, "key3") is None
@@ -323,7 +321,7 @@ async def _fill(store: Store) -> None:
 def test_a_full_disk_at_the_start_is_one_sentence(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(  # noqa: S603
+    mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)],  # noqa: S607
         check=False,
         capture_output=True,
@@ -338,4 +336,4 @@ def test_a_full_disk_at_the_start_is_one_sentence(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="the disk is full"):
             EmbeddedRedis(disk / "redis").__enter__()
     finally:
-        subprocess.run(["umount", str(disk)], check=True)  # noqa: S603, S607
+        subprocess.run(["umount", str(disk)], check=True)  # noqa: S607

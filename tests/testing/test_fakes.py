@@ -287,7 +287,7 @@ def test_the_kit_loads_neither_torch_nor_pytest() -> None:
         "import bot.testing, sys; print({'torch', 'pytest', 'faiss'} & {*sys.modules})"
     )
 
-    loaded = subprocess.run(  # noqa: S603 our own interpreter, our own code
+    loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
 
