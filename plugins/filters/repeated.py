@@ -1,6 +1,6 @@
 """
-Drops candidates that say again what was said: the text of an earlier candidate, a
-loop inside one text or, on request, the bot's last reply.
+Drops candidates that say again what was said: the customer's question, the text of an
+earlier candidate, a loop inside one text or, on request, the bot's last reply.
 
 Texts are compared by their words alone, so that case, punctuation and white space do
 not make a copy look new. The loop is a tandem repeat: the same run of words, of any
@@ -57,9 +57,13 @@ class Repeated:
 
     def keep(self, turn: Turn, candidates: Sequence[Candidate]) -> list[Verdict]:
         said = {self._last_reply(turn): "repeats the bot's last reply"}
+        question = words(turn.question)
         verdicts = []
         for candidate in candidates:
             read = tuple(words(candidate.text))
+            if is_echo(read, question):
+                verdicts.append(dropped("only repeats the question"))
+                continue
             verdicts.append(self._verdict(read, said))
             said.setdefault(read, "has the words of an earlier candidate")
         return verdicts
@@ -85,6 +89,14 @@ class Repeated:
 def words(text: str) -> list[str]:
     """Return the words without case, width or punctuation."""
     return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+
+
+def is_echo(text: Sequence[str], question: Sequence[str]) -> bool:
+    """
+    Tell whether a text says at least half of the question and nothing else. A short
+    answer ("the Wren", asked "the Wren or the Finch?") is none.
+    """
+    return 2 * len(text) >= len(question) > 0 and set(text) <= set(question)
 
 
 def longest_loop(sequence: Sequence[str], rounds: int) -> int:

@@ -164,6 +164,25 @@ def test_emphasis_and_parallel_sentences_are_not_loops() -> None:
     assert all(kept(Repeated(Repeated.Settings()), *texts))
 
 
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("Is the Wren or the Finch lighter?", False),
+        ("The Finch is lighter or the Wren.", False),
+        ("The Finch.", True),
+        ("The Finch is lighter, at 19 kg.", True),
+    ],
+)
+def test_a_reply_that_only_repeats_the_question_is_dropped(
+    text: str, *, kept: bool
+) -> None:
+    turn = a_turn("Is the Wren or the Finch lighter?")
+
+    (verdict,) = Repeated(Repeated.Settings()).keep(turn, [a_candidate(text)])
+
+    assert verdict.kept is kept
+
+
 def test_the_last_reply_may_be_said_again_unless_asked_not_to() -> None:
     turn = a_turn(
         history=(
