@@ -13,6 +13,7 @@ from bot.interfaces import Scorer
 from bot.testing import FakeTools, a_candidate, a_passage, a_tools, a_turn
 from bot.testing.contracts import ScorerContract
 from plugins.scorers.consensus import Consensus, mean_agreement, novel_overlap
+from plugins.scorers.coverage import Coverage, covered, idf
 from plugins.scorers.groundedness import Groundedness, content_words, precision
 from plugins.scorers.likelihood import Likelihood, normalised
 from plugins.scorers.relevance import Relevance
@@ -28,6 +29,12 @@ class TestGroundednessKeepsTheContract(ScorerContract):
     @pytest.fixture
     def subject(self) -> Scorer:
         return Groundedness(Groundedness.Settings())
+
+
+class TestCoverageKeepsTheContract(ScorerContract):
+    @pytest.fixture
+    def subject(self) -> Scorer:
+        return Coverage(Coverage.Settings())
 
 
 class TestLexicalGroundednessKeepsTheContract(ScorerContract):
@@ -46,6 +53,42 @@ class TestConsensusKeepsTheContract(ScorerContract):
     @pytest.fixture(params=["novel", "embedding", "both"])
     def subject(self, request: pytest.FixtureRequest) -> Scorer:
         return Consensus(Consensus.Settings(utility=request.param))
+
+
+# coverage
+
+
+def test_the_rare_word_of_the_question_decides() -> None:
+    turn = a_turn(
+        "My display says E22, what does it mean?",
+        ["Display code E12: wrong battery.\nDisplay code E22: no signal."],
+    )
+    candidates = [
+        a_candidate("Display code E12: wrong battery."),
+        a_candidate("Display code E22: no signal."),
+    ]
+
+    wrong, right = Coverage(Coverage.Settings()).score(turn, candidates, a_tools())
+
+    # "display" is in both of the two sentences, "e22" in one of them.
+    assert wrong == pytest.approx(math.log(2) / (math.log(2) + math.log(3)))
+    assert right == pytest.approx(1.0)
+
+
+def test_words_that_no_passage_knows_count_for_nobody() -> None:
+    weights = idf({"how", "refund"}, [{"refund", "five"}, {"five"}])
+
+    assert weights == {"refund": pytest.approx(math.log(3))}
+    assert covered({"refund", "how"}, weights) == 1.0
+    assert covered({"how"}, weights) == 0.0
+
+
+def test_without_passages_nothing_is_covered() -> None:
+    scores = Coverage(Coverage.Settings()).score(
+        a_turn("refund?"), [a_candidate("refund")], a_tools()
+    )
+
+    assert scores == [0.0]
 
 
 # relevance
