@@ -3,7 +3,6 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Progress is shown where somebody watches; a log stays short.
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: help install chat test test-fast check types imports clean
