@@ -193,11 +193,11 @@ class App:
         return Pipeline(
             plugins=plugins,
             retrievers=(retriever, *plugins.retrievers),
+            prompt_parts=plugins.prompt_parts,
             prompter=PromptBuilder(
                 model=self.language_model(),
                 name=self.config.name,
                 persona=(channel and channel.persona) or self.config.persona,
-                parts=plugins.prompt_parts,
                 knowledge=self.config.knowledge,
                 conversation=self.config.conversation,
                 reply_tokens=self.config.generation.max_new_tokens,

@@ -1,7 +1,7 @@
 """
-The inference thread: where everything that computes runs, one job at a time.
+The inference thread: where generator and plugins compute, one job at a time.
 
-Knows nothing about models or plugins. A job that outlasts its limit cannot be killed
+Knows nothing about what they compute. A job that outlasts its limit cannot be killed
 in Python, so its thread is left to itself (it is a daemon) and a fresh one takes over
 the jobs behind it: one hanging plugin never stops the bot.
 """
@@ -13,10 +13,10 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from bot.errors import ChorusError
+from bot.errors import ChorusError, PluginError
 
 Result = TypeVar("Result")
 
@@ -66,10 +66,6 @@ class InferenceThread:
             raise Overdue(f"no answer within {timeout_s:g} s")
         return await waiting
 
-    def close(self) -> None:
-        """Let the thread end after the jobs it has."""
-        self._jobs.put(None)
-
     def _replace(self, abandoned: _Jobs) -> None:
         if abandoned is not self._jobs:
             return
@@ -80,6 +76,38 @@ class InferenceThread:
             except queue.Empty:
                 break
         abandoned.put(None)
+
+
+@dataclass(slots=True)
+class Questions:
+    """Asks a turn's plugins one at a time, and keeps what went wrong."""
+
+    inference: InferenceThread
+    timeout_s: float
+    problems: list[str] = field(default_factory=list)
+
+    async def ask(
+        self,
+        plugin: str,
+        compute: Callable[[], Result],
+        check: Callable[[Result], str | None],
+    ) -> Result | None:
+        """
+        Return the plugin's answer, None when it failed or broke its contract: `check`
+        says what is wrong with an answer, or None.
+        """
+        try:
+            answer = await self.inference.run(compute, self.timeout_s)
+            wrong = check(answer)
+            if wrong is None:
+                return answer
+        except Overdue as error:
+            wrong = f"{error}; it was left out of this turn"
+        # One of the places that run a stranger's code: whatever it raises is recorded.
+        except Exception as error:  # noqa: BLE001
+            wrong = f"raised {type(error).__name__}: {error}"
+        self.problems.append(str(PluginError(plugin, wrong)))
+        return None
 
 
 def _start() -> _Jobs:

@@ -64,7 +64,7 @@ class Retriever(Named, Protocol):
 class Embedder(Named, Protocol):
     """
     Turns texts into vectors. `languages` are the ISO 639-1 codes it can be trusted in;
-    outside them retrieval goes by words alone.
+    outside them retrieval goes by words alone. `embed` is called from several threads.
     """
 
     @property

@@ -1,5 +1,5 @@
 """
-The line per turn, and the sinks that count and time.
+The canonical line per turn.
 
 Message text never appears here: ids, numbers and reasons only.
 """
@@ -7,23 +7,15 @@ Message text never appears here: ids, numbers and reasons only.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 
-from bot.interfaces import MetricsSink
 from bot.model import Record
 
 logger = logging.getLogger("chorus.turn")
 
 
-def turn_over(record: Record, sinks: Sequence[MetricsSink]) -> None:
-    """Write the canonical line of a finished turn and tell every sink."""
+def turn_over(record: Record) -> None:
+    """Write the canonical line of a finished turn."""
     logger.info("turn", extra=_fields(record))
-    for sink in sinks:
-        try:
-            sink.turn_over(record)
-        except Exception:
-            # A stranger's code: a failing sink must not cost the customer the answer.
-            logger.exception("metrics sink %r failed", sink.name)
 
 
 def _fields(record: Record) -> dict[str, object]:
@@ -36,7 +28,8 @@ def _fields(record: Record) -> dict[str, object]:
         "candidates": len(record.candidates),
         "dropped": dropped,
         "chosen": record.chosen,
-        "why": record.why,
+        # What an exception says may quote a message; its class does not.
+        "why": record.why.partition(":")[0],
         "problems": len(record.problems),
         "config": record.config,
         **{f"ms_{stage}": round(ms, 1) for stage, ms in record.ms.items()},

@@ -11,16 +11,14 @@ checked is not sent.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bot.errors import PluginError
-from bot.inference import InferenceThread, Overdue
+from bot.inference import InferenceThread, Questions
 from bot.interfaces import (
     CandidateFilter,
     Embedder,
@@ -31,9 +29,7 @@ from bot.interfaces import (
     Tools,
     Writer,
 )
-from bot.model import Candidate, Selection, Turn
-
-Answer = TypeVar("Answer")
+from bot.model import Candidate, Selection, Turn, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +86,7 @@ class Ranking:
         self, turn: Turn, candidates: Sequence[Candidate], tools: Tools
     ) -> Ranked:
         """Turn what the model wrote into a ranked set and a choice. Never raises."""
-        asked = _Questions(self.inference, self.plugin_timeout_s)
+        asked = Questions(self.inference, self.plugin_timeout_s)
         # Writers come first: of equal texts the one that knows its source is kept.
         everything = [*await self._written(asked, turn, tools), *candidates]
         kept, lost = await self._filtered(asked, turn, everything)
@@ -107,7 +103,7 @@ class Ranking:
         )
 
     async def _written(
-        self, asked: _Questions, turn: Turn, tools: Tools
+        self, asked: Questions, turn: Turn, tools: Tools
     ) -> list[Candidate]:
         written: list[Candidate] = []
         for writer in self.writers:
@@ -117,13 +113,13 @@ class Ranking:
         return written
 
     async def _filtered(
-        self, asked: _Questions, turn: Turn, candidates: Sequence[Candidate]
+        self, asked: Questions, turn: Turn, candidates: Sequence[Candidate]
     ) -> tuple[list[Candidate], list[Candidate]]:
         kept, lost = list(candidates), list[Candidate]()
         for one in self.filters:
             if not kept:
                 break
-            check = partial(_one_each, len(kept), "verdict")
+            check = partial(_verdicts, kept)
             verdicts = await asked.ask(one.name, partial(one.keep, turn, kept), check)
             if verdicts is None:
                 why = f"{one.name}: failed, and what is unchecked is not sent"
@@ -139,7 +135,7 @@ class Ranking:
 
     async def _scored(
         self,
-        asked: _Questions,
+        asked: Questions,
         turn: Turn,
         candidates: Sequence[Candidate],
         tools: Tools,
@@ -156,7 +152,7 @@ class Ranking:
 
     async def _reranked(
         self,
-        asked: _Questions,
+        asked: Questions,
         turn: Turn,
         candidates: Sequence[Candidate],
         tools: Tools,
@@ -173,7 +169,7 @@ class Ranking:
         return order, orders
 
     async def _selected(
-        self, asked: _Questions, turn: Turn, ranked: Sequence[Candidate]
+        self, asked: Questions, turn: Turn, ranked: Sequence[Candidate]
     ) -> tuple[int | None, str]:
         if not ranked:
             return None, "every candidate was dropped"
@@ -221,42 +217,23 @@ def _z_scores(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return z_scores
 
 
-@dataclass(slots=True)
-class _Questions:
-    """Asks plugins one at a time and keeps what went wrong."""
-
-    inference: InferenceThread
-    timeout_s: float
-    problems: list[str] = field(default_factory=list)
-
-    async def ask(
-        self,
-        plugin: str,
-        compute: Callable[[], Answer],
-        check: Callable[[Answer], str | None],
-    ) -> Answer | None:
-        """Return the plugin's answer, or None when it failed or breaks its contract."""
-        try:
-            answer = await self.inference.run(compute, self.timeout_s)
-            wrong = check(answer)
-            if wrong is None:
-                return answer
-        except Overdue as error:
-            wrong = f"{error}; it was left out of this turn"
-        # One of the places that run a stranger's code: whatever it raises is recorded.
-        except Exception as error:  # noqa: BLE001
-            wrong = f"raised {type(error).__name__}: {error}"
-        self.problems.append(str(PluginError(plugin, wrong)))
-        return None
-
-
 # What is wrong with an answer, or None
 
 
 def _candidates(answer: Sequence[Candidate]) -> str | None:
-    if all(isinstance(one, Candidate) for one in answer):
+    # A generator would be used up by the look into it.
+    if isinstance(answer, Sequence) and all(
+        isinstance(one, Candidate) for one in answer
+    ):
         return None
-    return "write returned something that is not a Candidate"
+    return "write must return a list of Candidates"
+
+
+def _verdicts(candidates: Sequence[Candidate], answer: Sequence[Verdict]) -> str | None:
+    wrong = _one_each(len(candidates), "verdict", answer)
+    if wrong is None and not all(isinstance(one, Verdict) for one in answer):
+        return "keep must return a Verdict for each candidate"
+    return wrong
 
 
 def _one_each(expected: int, what: str, answer: Sequence[object]) -> str | None:

@@ -8,22 +8,26 @@ apology.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 from bot import metrics
 from bot.config import Config, RepliesConfig
-from bot.errors import ChorusError, PluginError, TurnCancelled
-from bot.inference import InferenceThread, Overdue
+from bot.errors import KnowledgeError, PluginError, TurnCancelled
+from bot.inference import InferenceThread, Overdue, Questions
 from bot.interfaces import (
     Embedder,
     GenerationRequest,
     LanguageModel,
     LogitsProcessor,
+    PromptPart,
     Retriever,
     Sampler,
 )
@@ -40,14 +44,16 @@ from bot.model import (
 from bot.plugin_manager import Plugins
 from bot.ranking import Ranked, Ranking, TurnTools
 
+logger = logging.getLogger(__name__)
+
 # What the thread may take beyond the generator's own deadline before it is given up.
 GRACE_S = 5.0
 
 
 class Prompter(Protocol):
-    """Renders what the model reads."""
+    """Renders what the model reads; `parts` are what plugins add to the rules."""
 
-    def render(self, turn: Turn) -> Turn: ...
+    def render(self, turn: Turn, parts: Sequence[str]) -> Turn: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +62,7 @@ class Pipeline:
 
     plugins: Plugins
     retrievers: Sequence[Retriever]
+    prompt_parts: Sequence[PromptPart]
     prompter: Prompter
     sampler: Sampler
     logits_processors: Sequence[LogitsProcessor]
@@ -105,8 +112,19 @@ class Answerer:
                 record = self._ended(progress, "failed", _told(error))
                 await pipeline.plugins.turn_failed(progress.turn, error)
         record = replace(record, ms=progress.ms)
-        metrics.turn_over(record, pipeline.plugins.metrics_sinks)
+        metrics.turn_over(record)
+        await self._count(pipeline, record)
         return record
+
+    async def _count(self, pipeline: Pipeline, record: Record) -> None:
+        asked = self._questions()
+        for sink in pipeline.plugins.metrics_sinks:
+            await asked.ask(sink.name, partial(sink.turn_over, record), lambda _: None)
+        for problem in asked.problems:
+            logger.warning("%s", problem)
+
+    def _questions(self) -> Questions:
+        return Questions(self.inference, self.config.ranking.plugin_timeout_s)
 
     async def _answered(
         self, pipeline: Pipeline, progress: _Progress, cancelled: threading.Event
@@ -132,13 +150,12 @@ class Answerer:
         return self._chosen(progress, ranked)
 
     async def _retrieve(self, pipeline: Pipeline, progress: _Progress) -> None:
-        """Ask every retriever; one that fails is left out."""
-        limit = self.config.knowledge.passages
+        """Ask every retriever; a plugin's that fails is left out and named."""
         found: dict[str, Passage] = {}
         for retriever in pipeline.retrievers:
             try:
-                passages = await retriever.retrieve(progress.turn, limit)
-            except ChorusError:
+                passages = await self._retrieved(retriever, progress.turn)
+            except KnowledgeError:
                 raise
             except Exception as error:  # noqa: BLE001 (a stranger's code)
                 problem = PluginError(retriever.name, f"raised {_told(error)}")
@@ -147,6 +164,26 @@ class Answerer:
             found |= {one.id: one for one in passages if one.id not in found}
         progress.turn = replace(progress.turn, passages=tuple(found.values()))
 
+    async def _retrieved(self, retriever: Retriever, turn: Turn) -> Sequence[Passage]:
+        limit = self.config.knowledge.passages
+        async with asyncio.timeout(self.config.ranking.plugin_timeout_s):
+            passages = await retriever.retrieve(turn, limit)
+        if not all(isinstance(one, Passage) for one in passages):
+            raise PluginError(retriever.name, "retrieve must return Passages")
+        return passages[:limit]
+
+    async def _render(self, pipeline: Pipeline, progress: _Progress) -> Turn:
+        asked = self._questions()
+        parts = [
+            await asked.ask(part.name, partial(part.render, progress.turn), _text)
+            for part in pipeline.prompt_parts
+        ]
+        progress.problems += asked.problems
+        said = [part for part in parts if part]
+        return await self.inference.run(
+            partial(pipeline.prompter.render, progress.turn, said)
+        )
+
     async def _generate(
         self, pipeline: Pipeline, progress: _Progress, cancelled: threading.Event
     ) -> list[Candidate]:
@@ -154,9 +191,7 @@ class Answerer:
         Return the model's candidates; none when a plugin of the generation failed,
         because the writers' candidates may still answer.
         """
-        progress.turn = await self.inference.run(
-            lambda: pipeline.prompter.render(progress.turn)
-        )
+        progress.turn = await self._render(pipeline, progress)
         settings = self.config.generation
         request = GenerationRequest(
             turn=progress.turn,
@@ -229,6 +264,12 @@ class Answerer:
             config=self.config.fingerprint,
             problems=tuple(progress.problems),
         )
+
+
+def _text(answer: object) -> str | None:
+    if answer is None or isinstance(answer, str):
+        return None
+    return "render must return a text or None"
 
 
 def _reply(candidate: Candidate, passages: Sequence[Passage]) -> Reply:

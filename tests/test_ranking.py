@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -54,10 +54,8 @@ FIRST = Plays("first", Selection(index=0, why="it is first"))
 
 
 @pytest.fixture
-def inference() -> Iterator[InferenceThread]:
-    thread = InferenceThread()
-    yield thread
-    thread.close()
+def inference() -> InferenceThread:
+    return InferenceThread()
 
 
 def a_ranking(inference: InferenceThread, **more: Any) -> Ranking:
@@ -205,7 +203,7 @@ async def test_a_hanging_scorer_is_left_out_in_time(
     )
 
 
-@pytest.mark.parametrize("answer", [RuntimeError("boom"), [KEPT], None])
+@pytest.mark.parametrize("answer", [RuntimeError("boom"), [KEPT], None, [True, True]])
 async def test_a_broken_filter_lets_nothing_through(
     inference: InferenceThread, answer: object
 ) -> None:
@@ -246,7 +244,7 @@ async def test_a_broken_selector_costs_only_its_choice(
     assert "selector 'bad' failed" in ranked.why
 
 
-@pytest.mark.parametrize("answer", [RuntimeError("boom"), ["text"], None])
+@pytest.mark.parametrize("answer", [RuntimeError("boom"), ["text"], None, iter([TWO])])
 async def test_a_broken_writer_adds_nothing(
     inference: InferenceThread, answer: object
 ) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +25,7 @@ CONFIG = Config.model_validate(
     {
         "knowledge": {"model": "m", "minimum_relevance": 0.5},
         "generation": {"model": "m", "candidates": 2, "timeout_s": 0.5},
+        "ranking": {"plugin_timeout_s": 0.2},
     }
 )
 
@@ -40,8 +42,8 @@ class Finds:
 
 
 class Prompts:
-    def render(self, turn: Turn) -> Turn:
-        return replace(turn, prompt=f"asked: {turn.question}")
+    def render(self, turn: Turn, parts: Sequence[str]) -> Turn:
+        return replace(turn, prompt=f"{' '.join([*parts, 'asked:'])} {turn.question}")
 
 
 class First:
@@ -56,10 +58,8 @@ IRRELEVANT = a_passage("We like bikes.", scores={"relevance": 0.1})
 
 
 @pytest.fixture
-def inference() -> Iterator[InferenceThread]:
-    thread = InferenceThread()
-    yield thread
-    thread.close()
+def inference() -> InferenceThread:
+    return InferenceThread()
 
 
 def an_answerer(
@@ -71,6 +71,7 @@ def an_answerer(
     pipeline = Pipeline(
         plugins=Plugins(),
         retrievers=retrievers,
+        prompt_parts=(),
         prompter=Prompts(),
         sampler=None,  # type: ignore[arg-type]  # the scripted model draws nothing
         logits_processors=(),
@@ -149,6 +150,68 @@ async def test_a_retriever_that_fails_is_left_out_and_named(
 
     assert record.outcome == "answered"
     assert record.problems == ("plugin 'wiki': raised OSError: down",)
+
+
+@pytest.mark.parametrize("junk", [["x"], None, PluginError("wiki", "is down")])
+async def test_a_retriever_that_returns_junk_is_left_out_and_named(
+    inference: InferenceThread, junk: Any
+) -> None:
+    retrievers = [Finds(junk, name="wiki"), Finds([RELEVANT])]
+    model = ScriptedLanguageModel(["Five days."])
+
+    record = await answered(an_answerer(inference, model, retrievers))
+
+    assert record.outcome == "answered"
+    assert len(record.problems) == 1
+    assert record.problems[0].startswith("plugin 'wiki': ")
+
+
+async def test_a_retriever_that_hangs_is_left_behind(
+    inference: InferenceThread,
+) -> None:
+    class Hangs(Finds):
+        async def retrieve(self, turn: Turn, limit: int) -> Sequence[Passage]:
+            await asyncio.Event().wait()
+            return []
+
+    retrievers = [Hangs([], name="wiki"), Finds([RELEVANT])]
+    model = ScriptedLanguageModel(["Five days."])
+
+    record = await answered(an_answerer(inference, model, retrievers))
+
+    assert record.outcome == "answered"
+    assert record.problems == ("plugin 'wiki': raised TimeoutError",)
+
+
+async def test_a_prompt_part_that_hangs_is_left_out_and_the_next_is_heard(
+    inference: InferenceThread,
+) -> None:
+    release = threading.Event()
+
+    class Part:
+        def __init__(self, name: str, said: Callable[[], str | None]) -> None:
+            self.name = name
+            self._said = said
+
+        def render(self, turn: Turn) -> str | None:
+            return self._said()
+
+    parts = (
+        Part("hangs", lambda: str(release.wait())),
+        Part("silent", lambda: None),
+        Part("speaks", lambda: "Be kind."),
+    )
+    model = ScriptedLanguageModel(["Five days."])
+    answerer = an_answerer(inference, model, prompt_parts=parts)
+
+    record = await answered(answerer)
+    release.set()
+
+    assert record.outcome == "answered"
+    assert record.turn.prompt.startswith("Be kind. asked:")
+    assert record.problems == (
+        "plugin 'hangs': no answer within 0.2 s; it was left out of this turn",
+    )
 
 
 async def test_a_failing_model_means_the_apology(inference: InferenceThread) -> None:

@@ -7,7 +7,7 @@ Only the service is a fake: a connector that keeps what it was sent.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -39,7 +39,7 @@ Custom paint jobs cannot be refunded.
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+def app(tmp_path_factory: pytest.TempPathFactory) -> App:
     folder = tmp_path_factory.mktemp("bot")
     documents = folder / "documents"
     documents.mkdir()
@@ -58,8 +58,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     )
     app = App.from_config(small, lambda *_: None, "test")
     app.ingest()
-    yield app
-    app.inference.close()
+    return app
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from bot.config import ConversationConfig, KnowledgeConfig
 from bot.errors import TurnError
-from bot.interfaces import ChatMessage, LanguageModel, PromptPart
+from bot.interfaces import ChatMessage, LanguageModel
 from bot.model import Event, Passage, Turn
 
 # Joint best of five wordings on 40 XQuAD questions with their passage (greedy, gold
@@ -29,32 +29,30 @@ REMINDER = "Answer with words from the passages."
 class PromptBuilder:
     """`reply_tokens` are left free in the context window for the reply."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 -- what a prompt is made of
+    def __init__(  # noqa: PLR0913 -- what a prompt is made of
         self,
         model: LanguageModel,
         name: str,
         persona: str,
-        parts: Sequence[PromptPart],
         knowledge: KnowledgeConfig,
         conversation: ConversationConfig,
         *,
         reply_tokens: int = 256,
     ) -> None:
         self._model = model
-        self._name = name
-        self._persona = persona
-        self._parts = parts
+        self._instructions = f"{persona} Your name is {name}. {RULES}"
         self._passages_tokens = knowledge.budget_tokens
         self._history_tokens = conversation.window_tokens
         self._room = max(1, model.context_tokens - reply_tokens)
 
-    def render(self, turn: Turn) -> Turn:
+    def render(self, turn: Turn, parts: Sequence[str] = ()) -> Turn:
         """
-        Return the turn with its prompt. The best passages that fit are in it; the turn
-        keeps all of them, because the others can still be quoted. If all of it is too
-        long, history is left out first, then the last passages.
+        Return the turn with its prompt; `parts` are what plugins add to the rules. The
+        best passages that fit are in it; the turn keeps all of them, because the others
+        can still be quoted. If all of it is too long, history is left out first, then
+        the last passages.
         """
-        instructions = self._instructions(turn)
+        instructions = "\n\n".join([self._instructions, *parts])
         history = self._history(turn.history)
         passages = self._fitting(turn.passages)
         while True:
@@ -78,11 +76,6 @@ class PromptBuilder:
                     f"history or passage, room is for {self._room}; shorten the "
                     "question or the persona, or use a model that reads more"
                 )
-
-    def _instructions(self, turn: Turn) -> str:
-        said = [part.render(turn) for part in self._parts]
-        first = f"{self._persona} Your name is {self._name}. {RULES}"
-        return "\n\n".join([first, *(text for text in said if text)])
 
     def _history(self, events: Sequence[Event]) -> list[ChatMessage]:
         """The latest whole messages that fit, oldest first, a user's at the head."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from bot.config import ConversationConfig, KnowledgeConfig
 from bot.errors import TurnError
 from bot.generation.language_model import TransformersModel
 from bot.generation.prompt import PromptBuilder
-from bot.interfaces import ChatMessage, PromptPart
+from bot.interfaces import ChatMessage
 from bot.model import Event, Turn
 from bot.testing.makers import a_passage, a_turn, an_event
 
@@ -42,19 +42,10 @@ class Words:
         raise NotImplementedError
 
 
-@dataclass
-class Saying:
-    text: str | None
-    name: str = "saying"
-
-    def render(self, turn: Turn) -> str | None:
-        return self.text
-
-
 def rendered(
     turn: Turn,
     model: Words | TransformersModel | None = None,
-    parts: Sequence[PromptPart] = (),
+    parts: Sequence[str] = (),
     *,
     budget_tokens: int = 700,
     window_tokens: int = 300,
@@ -63,12 +54,11 @@ def rendered(
         model or Words(),
         name="Larkspur",
         persona="You help cyclists.",
-        parts=parts,
         knowledge=KNOWLEDGE.model_copy(update={"budget_tokens": budget_tokens}),
         conversation=CONVERSATION.model_copy(update={"window_tokens": window_tokens}),
         reply_tokens=20,
     )
-    return builder.render(turn)
+    return builder.render(turn, parts)
 
 
 def message_of(role: str, prompt: str) -> str:
@@ -77,7 +67,7 @@ def message_of(role: str, prompt: str) -> str:
 
 
 def test_persona_name_rules_and_parts_instruct() -> None:
-    turn = rendered(a_turn(), parts=[Saying("Prices are in euro."), Saying(None)])
+    turn = rendered(a_turn(), parts=["Prices are in euro."])
 
     system = message_of("system", turn.prompt)
     assert system.startswith("You help cyclists. Your name is Larkspur. ")
