@@ -80,6 +80,15 @@ def text(record: Record) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def text_with_prompt(record: Record) -> str:
+    """Return the story for the operator, who may see what the model read."""
+    if not record.turn.prompt:
+        return text(record)
+    # A fence longer than any in the prompt keeps the prompt from closing it.
+    fence = "`" * 8
+    return f"{text(record)}\n\n## Prompt\n\n{fence}\n{record.turn.prompt}\n{fence}"
+
+
 def place(passage: Passage) -> str:
     """Name where a passage stands: `refunds.md, page 3, Refunds > Exceptions`."""
     where = [passage.source]

@@ -26,7 +26,7 @@ def command(*, turn: str, path: Path, as_json: bool) -> None:
     if as_json:
         write_json(explain.everything(record))
     else:
-        write_markdown(explain.text(record))
+        write_markdown(explain.text_with_prompt(record))
 
 
 async def _record(app: App, turn: str) -> Record:
