@@ -31,6 +31,12 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
     return {**os.environ, "PYTHONPATH": str(site)}
 
 
+def shipped_configuration() -> str:
+    """Return the shipped file with paths that hold anywhere."""
+    text = (ROOT / "config" / "bot.yaml").read_text()
+    return text.replace("[knowledge]", f"[{ROOT}/config/knowledge]")
+
+
 def ran(arguments: list[str], environment: Mapping[str, str]) -> str:
     finished = subprocess.run(
         [sys.executable, *arguments],
@@ -67,7 +73,7 @@ def test_it_is_listed_with_where_it_comes_from(environment: Mapping[str, str]) -
 def test_it_is_enabled_by_its_name(
     environment: Mapping[str, str], tmp_path: Path
 ) -> None:
-    shipped = (ROOT / "config" / "bot.yaml").read_text()
+    shipped = shipped_configuration()
     enabled = tmp_path / "bot.yaml"
     enabled.write_text(shipped.replace("- use: mmr", "- use: shortest"))
 
@@ -76,10 +82,35 @@ def test_it_is_enabled_by_its_name(
     assert "is fine" in printed
 
 
+RANK = """
+import asyncio
+from bot import plugin_manager
+from bot.config import Use
+from bot.inference import InferenceThread
+from bot.ranking import Ranking
+from bot.testing import a_candidate, a_tools, a_turn
+
+plugins = plugin_manager.load({"1": Use(use="shortest"), "2": Use(use="best")})
+ranking = Ranking(
+    inference=InferenceThread(), writers=(), filters=(), scorers=(), weights={},
+    rerankers=plugins.rerankers, selector=plugins.selectors[0], plugin_timeout_s=5,
+)
+candidates = [a_candidate("Quite a long reply."), a_candidate("A short one.")]
+ranked = asyncio.run(ranking.rank(a_turn(), candidates, a_tools()))
+print(ranked.candidates[ranked.chosen].text, dict(ranked.orders))
+"""
+
+
+def test_it_decides_what_is_sent(environment: Mapping[str, str]) -> None:
+    printed = ran(["-c", RANK], environment)
+
+    assert printed.strip() == "A short one. {'shortest': [1, 0]}"
+
+
 def test_a_near_miss_of_its_name_is_told(
     environment: Mapping[str, str], tmp_path: Path
 ) -> None:
-    shipped = (ROOT / "config" / "bot.yaml").read_text()
+    shipped = shipped_configuration()
     misspelt = tmp_path / "bot.yaml"
     misspelt.write_text(shipped.replace("- use: mmr", "- use: shortst"))
 
