@@ -20,7 +20,8 @@ def command(ctx: click.Context, *, documents: Sequence[Path], path: Path) -> Non
     """
     Read documents into the index; only what changed is read again.
 
-    Without PATH, the configuration's knowledge.paths are read.
+    Without PATH, the configuration's knowledge.paths are read, and documents from
+    elsewhere leave the index. With PATH, what is not under it stays as it is.
     """
     with opened(path) as bot:
         summary, problems = ingested(bot, documents)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,12 +50,14 @@ class Files:
     unseen: Sequence[Path] = ()
 
 
-def find_files(roots: Sequence[Path]) -> Files:
+def find_files(roots: Sequence[Path], known: Mapping[Path, str] | None = None) -> Files:
     """
     Find the files under the roots, in order of their names. A file is called by its
     path relative to its root; when two roots have the same name for different files,
-    as much of each root's own path is put before it as tells them apart.
+    as much of each root's own path is put before it as tells them apart. A file that
+    is `known` keeps its name, and no other file gets it.
     """
+    known = known or {}
     problems: list[str] = []
     unseen: list[Path] = []
     found: dict[Path, tuple[Path, str]] = {}
@@ -66,12 +68,12 @@ def find_files(roots: Sequence[Path]) -> Files:
                 continue
             name = path.relative_to(root).as_posix() if path != root else path.name
             found.setdefault(path.resolve(), (root, name))
-    named = [
-        Found(source=source, path=path)
-        for path, source in zip(found, _sources(list(found.values())), strict=True)
-    ]
+    new = {path: named for path, named in found.items() if path not in known}
+    sources = _sources(list(new.values()), taken=set(known.values()))
+    source_of = {**known, **dict(zip(new, sources, strict=True))}
+    files = [Found(source=source_of[path], path=path) for path in found]
     return Files(
-        found=sorted(named, key=lambda one: one.source),
+        found=sorted(files, key=lambda one: one.source),
         problems=problems,
         unseen=unseen,
     )
@@ -116,7 +118,7 @@ def _walk(root: Path, problems: list[str], unseen: list[Path]) -> list[Path]:
         return [root]
     if not root.is_dir():
         problems.append(
-            f"{root}: no such file or folder; correct knowledge.paths or remove it"
+            f"{root}: no such file or folder; put it there or correct its path"
         )
         unseen.append(root.absolute())
         return []
@@ -141,13 +143,12 @@ def _unknown_suffix(path: Path) -> str:
     )
 
 
-def _sources(named: Sequence[tuple[Path, str]]) -> list[str]:
+def _sources(named: Sequence[tuple[Path, str]], taken: Collection[str]) -> list[str]:
     """Return each name, with enough of its root's path before it to be the only one."""
     sources = [name for _, name in named]
     depth = 0
-    while len(set(sources)) < len(sources):
+    while clashing := _clashing(sources, taken):
         depth += 1
-        clashing = {source for source, count in Counter(sources).items() if count > 1}
         sources = [
             Path(*_last_parts(root, depth), name).as_posix()
             if source in clashing
@@ -157,9 +158,18 @@ def _sources(named: Sequence[tuple[Path, str]]) -> list[str]:
     return sources
 
 
+def _clashing(sources: Sequence[str], taken: Collection[str]) -> set[str]:
+    return {
+        source
+        for source, count in Counter(sources).items()
+        if count > 1 or source in taken
+    }
+
+
 def _last_parts(root: Path, count: int) -> tuple[str, ...]:
     folder = root.resolve() if root.is_dir() else root.resolve().parent
-    return folder.parts[1:][-count:]
+    # When nothing shorter is free: the whole path from the top, which no other has.
+    return folder.parts[1:][-count:] if count <= len(folder.parts) else folder.parts
 
 
 def _spoken(stem: str) -> str:

@@ -56,21 +56,24 @@ class IngestReport:
     problems: Sequence[str] = ()
 
 
-def ingest(
+def ingest(  # noqa: PLR0913 - App.ingest is the one with few
     roots: Sequence[Path],
     folder: Path,
     embedder: Embedder,
     config: KnowledgeConfig,
     progress: Progress,
+    *,
+    whole: bool = True,
 ) -> IngestReport:
     """
-    Bring the index in `folder` up to date with the documents under the roots. Raises
+    Bring the index in `folder` up to date with the documents under the roots. When
+    these are not the `whole`, documents from elsewhere stay as they are. Raises
     KnowledgeError when nothing at all can be read or the index cannot be written.
     """
     with index.writing(folder):
         old = _Old.open(folder, index.describe(embedder), _settings(config))
-        plan = _Plan(old, _cutter(config, embedder))
-        plan.make(documents.find_files(roots), progress)
+        plan = _Plan(old, _cutter(config, embedder), None if whole else roots)
+        plan.make(documents.find_files(roots, {} if whole else old.known()), progress)
         if not plan.records:
             raise KnowledgeError(plan.problems or _nothing_found(roots))
         if old.must_be_replaced or plan.changes_anything:
@@ -120,6 +123,13 @@ class _Old:
             return None
         return self.generation.manifest.documents.get(source)
 
+    def known(self) -> dict[Path, str]:
+        """Return what each document's file is called."""
+        if self.generation is None:
+            return {}
+        records = self.generation.manifest.documents
+        return {Path(record.path): source for source, record in records.items()}
+
     def entries(self, source: str) -> Iterator[Entry]:
         if self.generation is not None:
             yield from self.generation.entries(source)
@@ -138,10 +148,14 @@ Cut = Callable[[Found, bytes], list[Passage]]
 
 @dataclass(slots=True)
 class _Plan:
-    """What the next generation is made of, and what became of each document."""
+    """
+    What the next generation is made of, and what became of each document. Documents
+    that are not under `only` are none of its business; None: all are.
+    """
 
     old: _Old
     cut: Cut
+    only: Sequence[Path] | None
     records: dict[str, DocumentRecord] = field(default_factory=dict)
     new: list[Passage] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -202,10 +216,12 @@ class _Plan:
 
     def _keep(self, source: str, record: DocumentRecord) -> None:
         """Keep a document's passages, with their vectors if those are still valid."""
-        self.records[source] = record
         if self.old.same_making:
+            self.records[source] = record
             self._copied.append(source)
         else:
+            # Cut as it was before: not what its bytes make now, so it is read again.
+            self.records[source] = record.model_copy(update={"sha256": ""})
             self.new.extend(entry.passage for entry in self.old.entries(source))
 
     def _take_leave(self, unseen: Sequence[Path]) -> None:
@@ -215,10 +231,20 @@ class _Plan:
         for source, record in self.old.generation.manifest.documents.items():
             if source in self.records:
                 continue
-            if any(Path(record.path).is_relative_to(place) for place in unseen):
+            path = Path(record.path)
+            if _is_under(path, unseen) or not self._concerns(path):
                 self._keep(source, record)
             else:
                 self._removed.append(source)
+
+    def _concerns(self, path: Path) -> bool:
+        return self.only is None or _is_under(
+            path, [root.resolve() for root in self.only]
+        )
+
+
+def _is_under(path: Path, places: Sequence[Path]) -> bool:
+    return any(path.is_relative_to(place) for place in places)
 
 
 def _settings(config: KnowledgeConfig) -> Settings:

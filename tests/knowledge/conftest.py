@@ -79,10 +79,13 @@ def run_ingest(documents: Path, tmp_path: Path, words: WordsEmbedder) -> Ingest:
     def run(
         roots: Sequence[Path] = (documents,),
         embedder: Embedder = words,
+        *,
+        whole: bool = True,
         **settings: Any,
     ) -> IngestReport:
         config = KnowledgeConfig(model="none", **settings)
-        return ingest(roots, tmp_path / "index", embedder, config, lambda *_: None)
+        folder = tmp_path / "index"
+        return ingest(roots, folder, embedder, config, lambda *_: None, whole=whole)
 
     return run
 

@@ -144,6 +144,54 @@ def test_documents_of_a_missing_root_are_not_taken_for_removed(
     assert "no such file or folder" in report.problems[0]
 
 
+def test_paths_that_are_not_the_whole_leave_documents_from_elsewhere(
+    run_ingest: Ingest, open_index: OpenIndex, documents: Path, tmp_path: Path
+) -> None:
+    more = tmp_path / "more"
+    (more / "deep").mkdir(parents=True)
+    (more / "deep" / "refunds.md").write_text("Other refunds take a year.")
+    (more / "gone.md").write_text("Soon gone.")
+    run_ingest([documents, more])
+    (more / "gone.md").unlink()
+    (more / "deep" / "refunds.md").write_text("Other refunds take a day.")
+
+    report = run_ingest([more], whole=False)
+    named = run_ingest([more / "deep" / "refunds.md"], whole=False)
+
+    assert (report.changed, report.removed) == (["deep/refunds.md"], ["gone.md"])
+    assert (named.added, named.changed, named.removed) == ([], [], [])
+    assert texts_of(open_index()) == {
+        "batteries.txt": "Batteries are charged overnight.",
+        "deep/refunds.md": "Other refunds take a day.",
+        "refunds.md": "A refund takes five days.",
+        "shipping.md": "Parcels travel by train.",
+    }
+
+
+def test_a_new_document_never_takes_the_name_of_one_from_elsewhere(
+    run_ingest: Ingest, open_index: OpenIndex, tmp_path: Path
+) -> None:
+    run_ingest()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "refunds.md").write_text("Other refunds take a day.")
+
+    report = run_ingest([tmp_path / "other" / "refunds.md"], whole=False)
+
+    assert report.added == ["other/refunds.md"]
+    assert texts_of(open_index())["refunds.md"] == "A refund takes five days."
+
+
+def test_what_was_kept_under_other_settings_is_read_again_when_it_can_be(
+    run_ingest: Ingest, documents: Path
+) -> None:
+    run_ingest(passage_tokens=160)
+    run_ingest([documents / "refunds.md"], whole=False, passage_tokens=80)
+
+    report = run_ingest(passage_tokens=80)
+
+    assert report.changed == ["batteries.txt", "shipping.md"]
+
+
 def test_progress_is_told_from_start_to_end(
     documents: Path, tmp_path: Path, words: Any
 ) -> None:
