@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import shutil
 import sqlite3
@@ -40,6 +41,8 @@ from bot.knowledge.generation import (
 
 _PROBE = "How long does it take until my order arrives?"
 _SAME_PROBE = 0.99
+
+logger = logging.getLogger(__name__)
 
 
 class _Pointer(NamedTuple):
@@ -86,6 +89,15 @@ class Index:
         """What is wrong with the index although it serves: one sentence each."""
         return self._opened.warnings
 
+    def tell_warnings(self) -> None:
+        """
+        Log what is wrong. Who opens an index to answer from it calls this once; what a
+        refresh finds is told by itself.
+        """
+        for warning in self.warnings:
+            # Commands that set up no log have it on standard error as it stands.
+            logger.warning("%s", warning)
+
     def generation(self) -> Generation:
         """Return the generation to search in: the newest one that is whole."""
         self.refresh()
@@ -108,6 +120,7 @@ class Index:
         finally:
             self._stamp = stamp
             self._reloading.release()
+        self.tell_warnings()
         return self._opened.number != before.number
 
     def _open(self) -> Opened:

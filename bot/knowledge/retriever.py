@@ -86,6 +86,7 @@ class HybridRetriever:
         self._embedder = embedder
         self._legs = legs
         self._relevance = relevance or Relevance()
+        index.tell_warnings()
 
     async def retrieve(self, turn: Turn, limit: int) -> Sequence[Passage]:
         """Return the best passages; near copies of better ones are left out."""
