@@ -10,27 +10,49 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+)
+from pydantic_core import PydanticCustomError
 from rapidfuzz import process
 
 from bot.errors import ConfigError
 from bot.model import Address
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Location = tuple[int | str, ...]
+
+TEN_YEARS_D = 3650  # as good as for ever, and far from what a timedelta cannot hold
+HOUR_S = 3600
 
 
 class Section(BaseModel):
-    """A part of the file: frozen, unknown keys refused."""
+    """A part of the file: frozen, unknown keys and infinite numbers refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _redis_url(url: SecretStr) -> SecretStr:
+    if not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+        raise PydanticCustomError(
+            "redis_url", "not a Redis URL; write redis://, rediss:// or unix://"
+        )
+    return url
 
 
 class RedisConfig(Section):
-    url: SecretStr | None = Field(
+    url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = Field(
         None,
         description="redis:// or rediss:// URL; none: Chorus starts a server of its "
         "own in the data folder",
@@ -74,7 +96,9 @@ class GenerationConfig(Section):
     candidates: int = Field(8, ge=1, le=64, description="candidates for each turn")
     sampler: str = Field("multinomial", description="name of an enabled sampler")
     max_new_tokens: int = Field(96, ge=1, le=4096, description="longest candidate")
-    timeout_s: float = Field(60, gt=0, description="seconds a candidate set may take")
+    timeout_s: float = Field(
+        60, gt=0, le=HOUR_S, description="seconds a candidate set may take"
+    )
     stop: tuple[str, ...] = Field((), description="texts that end a candidate")
 
 
@@ -84,18 +108,22 @@ class RankingConfig(Section):
     )
     selector: str = Field("best", description="name of an enabled selector")
     plugin_timeout_s: float = Field(
-        5.0, gt=0, description="seconds one plugin may take in one turn"
+        5.0, gt=0, le=HOUR_S, description="seconds one plugin may take in one turn"
     )
 
 
 class ConversationConfig(Section):
-    ttl_days: float = Field(30, gt=0, description="days a silent conversation is kept")
+    ttl_days: float = Field(
+        30, gt=0, le=TEN_YEARS_D, description="days a silent conversation is kept"
+    )
     max_events: int = Field(400, ge=10, description="events kept per conversation")
     window_events: int = Field(12, ge=0, description="events read for each turn")
     window_tokens: int = Field(
         300, ge=0, description="the generator's tokens that history may take"
     )
-    record_ttl_days: float = Field(7, gt=0, description="days explain can look back")
+    record_ttl_days: float = Field(
+        7, gt=0, le=TEN_YEARS_D, description="days explain can look back"
+    )
     max_message_characters: int = Field(
         4000, ge=100, description="longer messages are refused with a clear reply"
     )
@@ -120,12 +148,17 @@ class RepliesConfig(Section):
         "Your message arrived empty. Please write your question again.",
         description="sent for a message without a readable character",
     )
+    busy: str = Field(
+        "I am still busy with your earlier messages. Please wait for my answers and "
+        "ask again.",
+        description="sent for a message that comes while too many wait for an answer",
+    )
 
 
 class Use(Section):
     """One enabled plugin: `use` is an entry point's name or `module:Class`."""
 
-    use: str = Field(description="entry point name, or module:Class")
+    use: str = Field(min_length=1, description="entry point name, or module:Class")
     settings: Mapping[str, Any] = Field(
         default_factory=dict, description="see `chorus plugins` for each plugin's own"
     )
@@ -179,6 +212,19 @@ class Config(Section):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """
+    A file as it was read. With `problems`, `config` is what is right in spite of them:
+    there to be checked further, never to be run. `keys` is every key of the file, from
+    top to bottom.
+    """
+
+    config: Config
+    problems: Sequence[str]
+    keys: Sequence[str]
+
+
 def load(path: Path) -> Config:
     """
     Read, complete and check `path`.
@@ -186,18 +232,46 @@ def load(path: Path) -> Config:
     Raises ConfigError with every problem found, each naming file, key, value and what
     is expected.
     """
+    draft = read(path)
+    if draft.problems:
+        raise ConfigError(draft.problems)
+    return draft.config
+
+
+def read(path: Path) -> Draft:
+    """Do as `load` does, but hand back what is right together with the problems."""
     written = _parse(path)
-    problems: list[str] = []
-    settings = _with_secrets(written, "", problems)
-    if problems:
-        raise ConfigError([f"{path}: {problem}" for problem in problems])
+    unset: dict[Location, str] = {}
+    settings = _with_secrets(written, (), unset)
+    found = list(unset.values())
     try:
         config = Config.model_validate(settings)
     except ValidationError as error:
-        raise ConfigError(
-            [f"{path}: {problem}" for problem in sentences(error, Config)]
-        ) from error
-    return _absolute(config, path.parent)
+        # A secret that is not set is one problem, not also a value of the wrong type.
+        found += [
+            _sentence(dict(problem), Config, "")
+            for problem in error.errors()
+            if problem["loc"] not in unset
+        ]
+        config = _mended(settings, unset)
+    keys = list(_keys(written, ()))
+    problems = [f"{path}: {problem}" for problem in found]
+    return Draft(
+        config=_absolute(config, path.parent),
+        problems=in_order(problems, keys, f"{path}: "),
+        keys=keys,
+    )
+
+
+def in_order(problems: Iterable[str], keys: Sequence[str], prefix: str) -> list[str]:
+    """Sort sentences by where in the file their key stands; drop repetitions."""
+
+    def position(problem: str) -> int:
+        told = problem.removeprefix(prefix)
+        begins = [at for at, key in enumerate(keys) if told.startswith(key)]
+        return max(begins, key=lambda at: len(keys[at]), default=len(keys))
+
+    return sorted(dict.fromkeys(problems), key=position)
 
 
 def sentences(
@@ -264,34 +338,104 @@ def _parse(path: Path) -> dict[str, Any]:
     return written
 
 
-def _with_secrets(value: Any, key: str, problems: list[str]) -> Any:
+def _with_secrets(value: Any, at: Location, unset: dict[Location, str]) -> Any:
     """
     Replace every `{env: NAME}` by the variable, as a SecretStr, so that no message,
     dump or log can show it.
     """
     if isinstance(value, dict):
         if set(value) == {"env"}:
-            return _secret(value["env"], key, problems)
+            return _secret(value["env"], at, unset)
         return {
-            name: _with_secrets(inner, f"{key}.{name}".lstrip("."), problems)
+            name: _with_secrets(inner, (*at, name), unset)
             for name, inner in value.items()
         }
     if isinstance(value, list):
         return [
-            _with_secrets(inner, f"{key}[{number}]", problems)
+            _with_secrets(inner, (*at, number), unset)
             for number, inner in enumerate(value)
         ]
     return value
 
 
-def _secret(name: Any, key: str, problems: list[str]) -> SecretStr | None:
+def _secret(name: Any, at: Location, unset: dict[Location, str]) -> SecretStr | None:
     if isinstance(name, str) and (secret := os.environ.get(name)):
         return SecretStr(secret)
-    problems.append(
-        f"{key}: the environment variable {name!r} is not set; export it before "
-        "starting Chorus"
+    unset[at] = (
+        f"{_key(at) or 'the file'}: the environment variable {name!r} is not set; "
+        "export it before starting Chorus"
     )
     return None
+
+
+def _keys(value: Any, at: Location) -> Iterable[str]:
+    if at:
+        yield _key(at)
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _keys(inner, (*at, name))
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _keys(inner, (*at, number))
+
+
+# What stands where something necessary is missing, so that the rest can be checked.
+_STAND_INS: Mapping[int | str, Any] = {
+    "knowledge": {"model": ""},
+    "generation": {"model": ""},
+    "model": "",
+    "match": {},
+}
+
+
+def _mended(settings: Any, unset: Iterable[Location]) -> Config:
+    """Return what is left when everything wrong and every unset secret is cut out."""
+    if not isinstance(settings, dict):
+        settings, unset = {}, ()
+    for at in unset:
+        _cut(settings, at)
+    while True:
+        try:
+            return Config.model_validate(settings)
+        except ValidationError as error:
+            # One at a time, for a cut may take other problems with it. It ends: every
+            # cut takes something away, or puts a stand-in where there was nothing.
+            problem = error.errors()[0]
+            if problem["type"] == "missing" and problem["loc"][-1] in _STAND_INS:
+                *above, name = problem["loc"]
+                _at(settings, above)[name] = deepcopy(_STAND_INS[name])
+            else:
+                _cut(settings, problem["loc"])
+
+
+def _cut(settings: Any, at: Sequence[int | str]) -> None:
+    """
+    Take out what stands at `at`. In lists of plugins and channels something stays in
+    its place, so that the others keep their numbers; of a plugin the whole entry goes,
+    for half its settings would only bring more problems.
+    """
+    for depth, part in enumerate(at[1:], 1):
+        if at[depth - 1] in {"plugins", "connectors"}:
+            # a model is not checked again, so its empty name passes
+            _at(settings, at[:depth])[part] = Use.model_construct(use="")
+            return
+    *above, part = at
+    while not isinstance(parent := _at(settings, above), dict | list):
+        *above, part = above
+    if isinstance(parent, list) and above == ["channels"]:
+        parent[int(part)] = {"match": {}}
+    elif isinstance(parent, list):
+        del parent[int(part)]
+    elif part in parent:
+        del parent[part]
+    else:  # a key that is no text, for which pydantic has a name of its own
+        parent.clear()
+
+
+def _at(settings: Any, location: Sequence[int | str]) -> Any:
+    for part in location:
+        settings = settings[part]
+    return settings
 
 
 def _absolute(config: Config, folder: Path) -> Config:
@@ -310,6 +454,8 @@ def _sentence(problem: dict[str, Any], model: type[BaseModel], where: str) -> st
             return f"{key}: unknown key; {did_you_mean(str(location[-1]), known)}"
         case "missing":
             return f"{key}: missing; it needs {_description(model, location)}"
+        case "redis_url":  # may hold a password, so what was found is not shown
+            return f"{key}: {problem['msg']}"
         case _:
             expected = problem["msg"][0].lower() + problem["msg"][1:]
             return f"{key}: {expected}; found {_shown(found)}"

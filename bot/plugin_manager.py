@@ -87,6 +87,8 @@ class Installed:
     description: str
     settings: Mapping[str, JsonValue]
     enabled: bool
+    configured: Mapping[str, JsonValue] | None
+    """The operator's settings over the defaults; None where not enabled or wrong."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +199,14 @@ def load(uses: Mapping[str, Use]) -> Plugins:
     The keys of `uses` say where each stands (`config/bot.yaml: plugins[2]`) and begin
     every sentence about it. Raises ConfigError with all problems of all plugins.
     """
+    plugins, problems = load_sound(uses)
+    if problems:
+        raise ConfigError(problems)
+    return plugins
+
+
+def load_sound(uses: Mapping[str, Use]) -> tuple[Plugins, list[str]]:
+    """Do as `load` does, but return what could be loaded beside the problems."""
     problems: list[str] = []
     plugins: dict[str, tuple[str, object]] = {}
     for at, use in uses.items():
@@ -207,20 +217,20 @@ def load(uses: Mapping[str, Use]) -> Plugins:
         if plugin is not None:
             plugins[use.use] = (at, plugin)
     contributions = _contributions(plugins.values(), problems)
-    if problems:
-        raise ConfigError(problems)
     manager = _new_manager()
     # pluggy calls the last registered first.
     for name, (_, plugin) in reversed(plugins.items()):
         manager.register(plugin, name)
-    return Plugins(manager=manager, **contributions)
+    return Plugins(manager=manager, **contributions), problems
 
 
 def installed(uses: Sequence[Use]) -> list[Installed]:
     """List the enabled plugins in order, then the others by name."""
-    enabled = [use.use for use in uses]
-    others = sorted(set(_entry_points()) - set(enabled))
-    return [_described(name, enabled=name in enabled) for name in [*enabled, *others]]
+    others = sorted(set(_entry_points()) - {use.use for use in uses})
+    return [
+        *(_described(use.use, use) for use in uses),
+        *(_described(name, None) for name in others),
+    ]
 
 
 def settings_schemas() -> dict[str, Mapping[str, JsonValue]]:
@@ -440,7 +450,7 @@ def _contribution_problems(item: object, kind: str) -> Iterable[str]:
 # Describing
 
 
-def _described(name: str, *, enabled: bool) -> Installed:
+def _described(name: str, use: Use | None) -> Installed:
     """Describe one plugin; of one that cannot be loaded, say why."""
     try:
         plugin = _class_of(name)
@@ -453,7 +463,8 @@ def _described(name: str, *, enabled: bool) -> Installed:
             origin=_distribution(name) or name,
             description=f"cannot be loaded: {error}",
             settings={},
-            enabled=enabled,
+            enabled=use is not None,
+            configured=None,
         )
     hooks = [hook for hook in _specs() if hasattr(plugin, hook)]
     documentation = inspect.getdoc(plugin) or inspect.getdoc(inspect.getmodule(plugin))
@@ -464,8 +475,17 @@ def _described(name: str, *, enabled: bool) -> Installed:
         origin=_distribution(name) or inspect.getsourcefile(plugin) or name,
         description=(documentation or "").strip().partition("\n")[0],
         settings=settings.model_json_schema(),
-        enabled=enabled,
+        enabled=use is not None,
+        configured=None if use is None else _configured(settings, use),
     )
+
+
+def _configured(settings: type[BaseModel], use: Use) -> dict[str, JsonValue] | None:
+    """Through the plugin's own class: it knows which settings are secrets to mask."""
+    try:
+        return settings.model_validate(use.settings).model_dump(mode="json")
+    except ValueError:  # `chorus check` says what is wrong; a list shows the rest
+        return None
 
 
 def _distribution(name: str) -> str | None:

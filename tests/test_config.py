@@ -120,6 +120,73 @@ def test_a_missing_secret_names_key_and_variable(
     assert "'CHORUS_REDIS' is not set" in problems[0]
 
 
+def test_a_missing_secret_hides_no_other_problem_and_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ABSENT", raising=False)
+
+    problems = problems_of(
+        tmp_path,
+        """
+generation: {model: {env: ABSENT}, candidates: 0}
+knowledge: {model: m}
+name: {env: ABSENT}
+""",
+    )
+
+    keys = [problem.split(": ")[1] for problem in problems]
+    assert keys == ["generation.model", "generation.candidates", "name"]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "{env: ABSENT}",
+        "1: 2",
+        "plugins: {use: mmr}",
+        "plugins: [mmr, {use: 5}, {env: ABSENT}]",
+        "plugins: [{use: ''}]",
+        "channels: [x, {ranking: {weights: {1: 2, a: x}}}, {plugins: [1]}]",
+        "knowledge: {paths: [1]}",
+    ],
+)
+def test_no_mistake_keeps_a_file_from_being_read_to_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    monkeypatch.delenv("ABSENT", raising=False)
+
+    draft = config.read(written(tmp_path, broken))
+
+    assert draft.problems
+
+
+@pytest.mark.parametrize(
+    ("wrong", "key"),
+    [
+        ("ranking: {weights: {groundedness: .nan}}", "ranking.weights.groundedness"),
+        ("ranking: {plugin_timeout_s: .inf}", "ranking.plugin_timeout_s"),
+        ("conversation: {ttl_days: .inf}", "conversation.ttl_days"),
+        ("conversation: {ttl_days: 1.0e+9}", "conversation.ttl_days"),
+        ("redis: {url: nonsense}", "redis.url"),
+    ],
+)
+def test_values_that_would_end_in_a_crash_are_refused(
+    tmp_path: Path, wrong: str, key: str
+) -> None:
+    (problem,) = problems_of(tmp_path, MINIMAL + wrong)
+
+    assert f": {key}: " in problem
+
+
+def test_a_wrong_redis_url_may_hold_a_password_and_is_not_shown(
+    tmp_path: Path,
+) -> None:
+    problems = problems_of(tmp_path, MINIMAL + "redis: {url: 'http://:canary@host'}")
+
+    assert "canary" not in problems[0]
+    assert "rediss://" in problems[0]
+
+
 def test_a_secret_is_read_and_shown_nowhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,7 +26,15 @@ def command(*, path: Path, as_json: bool) -> None:
     if as_json:
         write_json([asdict(plugin) for plugin in found])
     else:
-        columns = ["name", "enabled", "kind", "from", "settings", "description"]
+        columns = [
+            "name",
+            "enabled",
+            "kind",
+            "hooks",
+            "from",
+            "settings",
+            "description",
+        ]
         write_table(columns, [_cells(plugin) for plugin in found])
 
 
@@ -34,18 +42,29 @@ def _uses(config: Config) -> list[Use]:
     """Everything enabled anywhere, in order, each once."""
     everywhere = [*config.plugins, *config.connectors]
     narrower = [use for one in config.channels for use in one.plugins or ()]
-    return list({use.use: use for use in (*everywhere, *narrower)}.values())
+    uses: dict[str, Use] = {}
+    for use in (*everywhere, *narrower):
+        uses.setdefault(use.use, use)  # the bot's own settings before a channel's
+    return list(uses.values())
 
 
 def _cells(plugin: Installed) -> list[str]:
     return [
         plugin.name,
         "yes" if plugin.enabled else "no",
-        ", ".join(plugin.kinds) or ", ".join(plugin.contributes),
+        ", ".join(plugin.kinds),
+        ", ".join(plugin.contributes),
         plugin.origin,
-        ", ".join(_setting(*one) for one in _properties(plugin.settings).items()),
+        ", ".join(_settings(plugin)),
         plugin.description,
     ]
+
+
+def _settings(plugin: Installed) -> list[str]:
+    """What is in force; of a plugin that is not, the defaults."""
+    if plugin.configured is not None:
+        return [f"{name}={value}" for name, value in plugin.configured.items()]
+    return [_setting(*one) for one in _properties(plugin.settings).items()]
 
 
 def _properties(schema: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner, Result
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from bot import hookimpl
 from bot.cli import chorus
@@ -97,6 +97,46 @@ def test_check_shows_all_problems_and_no_traceback(broken: Path) -> None:
     assert "did you mean 'knowledge'?" in result.stderr
 
 
+def test_check_shows_the_problems_of_all_stages_in_the_order_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ABSENT", raising=False)
+    path = tmp_path / "all.yaml"
+    path.write_text(
+        """
+generation: {model: m, sampler: multinomal, candidates: 0}
+plugins: [{use: multinomial}, {use: best}]
+connectors: [{use: terminal, settings: {histroy: x}}]
+channels:
+  - {match: {chat: C1}, plugins: [{use: 5}, {use: mmmr}]}
+redis: {url: {env: ABSENT}}
+knowledge: {model: m, paths: [nope]}
+"""
+    )
+
+    lines = invoke("check", path).stderr.splitlines()
+
+    assert [line.removeprefix(f"{path}: ").split(": ")[0] for line in lines] == [
+        "generation.sampler",
+        "generation.candidates",
+        "connectors[0].settings.histroy",
+        "channels[0].plugins[0].use",
+        "channels[0].plugins[1].use",
+        "redis.url",
+        "knowledge.paths",
+    ]
+    assert str(tmp_path / "nope") in lines[-1]
+
+
+def test_a_misspelt_key_brings_no_second_problem(tmp_path: Path) -> None:
+    path = tmp_path / "misspelt.yaml"
+    path.write_text(GOOD.replace("plugins:", "plugin:"))
+
+    (line,) = invoke("check", path).stderr.splitlines()
+
+    assert "plugin: unknown key; did you mean 'plugins'?" in line
+
+
 def test_a_missing_file_is_for_the_operator(tmp_path: Path) -> None:
     result = invoke("check", tmp_path / "none.yaml")
 
@@ -117,6 +157,40 @@ def test_plugins_are_listed_with_the_enabled_ones_first_and_in_order(
     assert set(printed[0]) >= {"name", "kinds", "contributes", "origin", "settings"}
     assert "temperature" in printed[0]["settings"]["properties"]
     assert table.stdout.splitlines()[1].split()[:3] == ["multinomial", "yes", "sampler"]
+
+
+def test_plugins_show_the_operators_settings_and_the_hooks(good: Path) -> None:
+    table = invoke("plugins", "--config", good)
+    printed = json.loads(invoke("plugins", "--config", good, "--json").stdout)
+
+    header, row = table.stdout.splitlines()[:2]
+    assert "hooks" in header
+    assert "samplers" in row
+    assert "temperature=0.5, top_k=" in row
+    assert printed[0]["configured"]["temperature"] == 0.5
+    assert "top_k" in printed[0]["configured"]
+    assert printed[-1]["configured"] is None
+
+
+def test_plugins_show_no_secret(tmp_path: Path) -> None:
+    path = tmp_path / "secretive.yaml"
+    module = __name__ if __name__ in sys.modules else "test_configuration"
+    use = f"{{use: {module}:Secretive, settings: {{token: canary}}}}"
+    path.write_text(GOOD.replace("{use: best}", f"{{use: best}}, {use}"))
+
+    shown = invoke("plugins", "--config", path).stdout
+    shown += invoke("plugins", "--config", path, "--json").stdout
+
+    assert "token=****" in shown
+    assert "canary" not in shown
+
+
+class Secretive(Greeter):
+    """Has a password."""
+
+    class Settings(BaseModel):
+        model_config = ConfigDict(extra="forbid", frozen=True)
+        token: SecretStr = Field(description="a password")
 
 
 def test_a_plugins_command_is_listed_and_runs(greeting: Path) -> None:
