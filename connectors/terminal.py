@@ -45,7 +45,7 @@ GRACE_S = 2.0
 
 WELCOME = (
     "Ask a question. /why explains the last reply, /help lists commands, "
-    "Ctrl-C stops an answer, Ctrl-D leaves."
+    "Ctrl-C stops an answer, /quit or Ctrl-D leaves."
 )
 
 

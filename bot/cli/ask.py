@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import uuid
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,8 +29,15 @@ from bot.model import Address, Event, Record, Reply, Sent
 @json_option
 def command(*, question: str, seed: int | None, path: Path, as_json: bool) -> None:
     """Ask one question and print the reply with its sources."""
-    with opened(path, _without_connectors) as bot:
-        reply, record = asyncio.run(_asked(bot, OneQuestion(question), seed))
+    asking = OneQuestion(question)
+
+    def changed(config: Config) -> Config:
+        """Take the person's name from the terminal; one question needs no platform."""
+        asking.ask_as(_user(config))
+        return config.model_copy(update={"connectors": ()})
+
+    with opened(path, changed) as bot:
+        reply, record = asyncio.run(_asked(bot, asking, seed))
     if record is None:
         raise TurnError(reply.text)
     if as_json:
@@ -49,9 +58,16 @@ def with_sources(reply: Reply) -> str:
     return f"{reply.text}\n\nSources:\n\n{listed}"
 
 
-def _without_connectors(config: Config) -> Config:
-    """One question needs no platform."""
-    return config.model_copy(update={"connectors": ()})
+def _user(config: Config) -> str:
+    """Name the person as the terminal connector does, so that one name forgets both."""
+    for use in config.connectors:
+        named = use.settings.get("user") if use.use == OneQuestion.name else None
+        if isinstance(named, str) and named:
+            return named
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run as a number without a name
+        return "me"
 
 
 async def _asked(
@@ -60,7 +76,7 @@ async def _asked(
     """Return the reply and its record; a refused question has a reply only."""
     seeds = None if seed is None else lambda: seed
     async with bot.app.running(
-        {asking.name: asking}, seeds=seeds, resumes=False
+        {asking.name: asking}, seeds=seeds, resumes=False, patient=False
     ) as manager:
         bot.progress("Answering", 0, None)
         await manager.run()
@@ -87,6 +103,12 @@ class OneQuestion:
         )
         self.reply = Reply(text="the question was not accepted")
         self._replied = asyncio.Event()
+
+    def ask_as(self, user: str) -> None:
+        # A login that is no UTF-8 would have the question refused.
+        readable = user.encode(errors="replace").decode()
+        address = replace(self.event.address, user=readable)
+        self.event = replace(self.event, address=address)
 
     async def run(self, accept: Callable[[Event], Awaitable[Accepted]]) -> None:
         await accept(self.event)

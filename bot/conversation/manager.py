@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 FROM_CONNECTORS = frozenset({"message", "command", "cancel", "feedback"})
 WORKING = "Thinking …"
+PATIENCE = 4  # failures of the store in a row; with the pauses, about seven seconds
 
 
 class Answerer(Protocol):
@@ -71,7 +72,8 @@ class ConversationManager:
     An async context manager: inside it messages are answered, `run` lets the
     connectors bring them. `resumes` says whether what a former process left behind is
     taken up: a process that shares another's server must not, since the other one is
-    still at work on it.
+    still at work on it. One that is not `patient` does not wait for a store that stays
+    away: it is cancelled inside, and leaves with the store's error.
     """
 
     def __init__(  # noqa: PLR0913 (all it works with comes in here)
@@ -88,6 +90,7 @@ class ConversationManager:
         seeds: Callable[[], int],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         resumes: bool = True,
+        patient: bool = True,
         turns_at_once: int = 8,
         lane_limit: int = 100,
         action_timeout_s: float = 30.0,
@@ -104,6 +107,7 @@ class ConversationManager:
             store=store, connectors=connectors, observers=observers, sleep=sleep
         )
         self._resumes = resumes
+        self._patient = patient
         self._lane_limit = lane_limit
         self._commands = Commands(
             store=store,
@@ -191,6 +195,9 @@ class ConversationManager:
         notice = self._notice(event.text)
         if notice is not None:
             return await self._turn_away(event, notice)
+        return await self._queue(event)
+
+    async def _queue(self, event: Event) -> Accepted:
         accepted = await self._store.accept(event, self._lane_limit)
         if accepted == "refused":
             logger.warning(
@@ -198,6 +205,8 @@ class ConversationManager:
                 self._lane_limit,
                 event.address.key,
             )
+            busy = Reply(text=self._config.replies.busy)
+            return await self._turn_away(event, busy)
         # A duplicate wakes the lane too: the first answer may have been lost on its
         # way from Redis, after the message was kept.
         self._wake(event.address.key)
@@ -258,7 +267,7 @@ class ConversationManager:
             self._workers[key] = self._tasks.create_task(self._work(self._lanes[key]))
 
     async def _work(self, lane: _Lane) -> None:
-        """Work one lane until it is empty; wait out a store that is gone."""
+        """Work one lane until it is empty; if patient, outwait a store that is gone."""
         try:
             while lane.key in self._woken:
                 self._woken.discard(lane.key)
@@ -282,6 +291,8 @@ class ConversationManager:
                 lane.failures = 0
             except StoreError as error:
                 lane.failures += 1
+                if not self._patient and lane.failures >= PATIENCE:
+                    raise
                 logger.error("conversation %s has to wait: %s", lane.key, error)  # noqa: TRY400
                 await self._sleep(pause_s(lane.failures))
 

@@ -8,11 +8,13 @@ marking, a reply goes out again with the same key, by which `send` is idempotent
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Protocol
 
+from bot.conversation.cleaning import cleaned_text
 from bot.conversation.state import Undelivered
 from bot.conversation.store import Store
 from bot.errors import DeliveryError
@@ -23,6 +25,10 @@ logger = logging.getLogger(__name__)
 
 ATTEMPTS = 12  # about six minutes
 LONGEST_PAUSE_S = 60.0
+SEND_S = 60.0
+STATUS_S = 10.0
+
+_UNKNOWN = "it is not known whether it arrived; it is not sent again"
 
 
 class Observers(Protocol):
@@ -79,31 +85,45 @@ class Outbox:
     async def show(self, address: Address, text: str) -> None:
         """Show that the bot is working; an empty text ends it."""
         connector = self._connectors[address.platform]
+        limit = asyncio.timeout(STATUS_S)
         try:
-            await connector.status(address, text)
+            async with limit:
+                await connector.status(address, text)
         except Exception:
             # It promised not to raise; an answer is worth more than its status.
-            logger.exception("connector %r broke its contract", connector.name)
+            overdue = f": status took longer than {STATUS_S:g} s"
+            logger.exception(
+                "connector %r broke its contract%s",
+                connector.name,
+                overdue if limit.expired() else "",
+            )
 
     async def _sent(self, undelivered: Undelivered, attempts: int) -> str | None:
         """Send a reply; return why that cannot be called delivered, or None."""
         connector = self._connectors[undelivered.address.platform]
         attempt = 1
         while True:
+            limit = asyncio.timeout(SEND_S)
             try:
-                sent = await connector.send(
-                    undelivered.address, undelivered.reply, undelivered.turn_id
-                )
+                async with limit:
+                    sent = await connector.send(
+                        undelivered.address, undelivered.reply, undelivered.turn_id
+                    )
             except DeliveryError as error:
                 if not error.retryable or attempt >= attempts:
-                    return f"not delivered after attempt {attempt}: {error}"
+                    # What cannot be written as JSON could not go into the record.
+                    told = cleaned_text(str(error))
+                    return f"not delivered after attempt {attempt}: {told}"
             # A connector is a stranger's code; one reply must not stop the others.
             except Exception as error:
+                if limit.expired():
+                    return f"{_UNKNOWN}, because it took longer than {SEND_S:g} s"
                 logger.exception("connector %r broke its contract", connector.name)
-                return f"not delivered, connector {connector.name!r} raised {error!r}"
+                told = cleaned_text(repr(error))
+                return f"not delivered, connector {connector.name!r} raised {told}"
             else:
                 if sent.status == "unknown":
-                    return "it is not known whether it arrived; it is not sent again"
+                    return _UNKNOWN
                 return None
             await self._sleep(pause_s(attempt))
             attempt += 1

@@ -98,12 +98,12 @@ if #replies == 0 and not head then redis.call('SREM', KEYS[3], ARGV[1]) end
 return {replies, head}
 """
 
-# KEYS log, slots, meta; ARGV window
+# KEYS log, slots; ARGV window
 LOAD = """
 local events = {}
 local window = tonumber(ARGV[1])
 if window > 0 then events = redis.call('LRANGE', KEYS[1], -window, -1) end
-return {events, redis.call('HGETALL', KEYS[2]), redis.call('HGET', KEYS[3], 'turn')}
+return {events, redis.call('HGETALL', KEYS[2])}
 """
 
 # KEYS lane, outbox, log, slots, meta, turns, people

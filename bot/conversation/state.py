@@ -27,14 +27,10 @@ class Unwritable(TurnError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """
-    What a turn starts from: the last events, oldest first, and the slots. `last_turn`
-    is the id of the last committed turn.
-    """
+    """What a turn starts from: the last events, oldest first, and the slots."""
 
     history: Sequence[Event] = ()
     slots: Mapping[str, JsonValue] = field(default_factory=dict)
-    last_turn: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

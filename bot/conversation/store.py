@@ -182,16 +182,15 @@ class Store:
         )
 
     async def load(self, address: Address) -> State:
-        keys = [_key(address.key, part) for part in ("log", "slots", "meta")]
+        keys = [_key(address.key, part) for part in ("log", "slots")]
         with self._translated():
-            events, slots, last = await self._load(keys=keys, args=[self._window])
+            events, slots = await self._load(keys=keys, args=[self._window])
         return State(
             history=[EVENTS.read(event) for event in events],
             slots={
                 name.decode(): SLOTS.read(value)
                 for name, value in zip(slots[::2], slots[1::2], strict=True)
             },
-            last_turn=None if last is None else last.decode(),
         )
 
     async def commit(
@@ -314,6 +313,7 @@ class Store:
             with self._translated():
                 await self._client.bgrewriteaof()
             await self._rewrite_over()
+            await self._check_rewritten()
 
     async def _rewrite_over(self) -> None:
         # Redis tells nobody when a rewrite is over, so it has to be asked.
@@ -322,16 +322,26 @@ class Store:
                 while await self._is_rewriting():  # noqa: ASYNC110
                     await asyncio.sleep(REWRITE_PAUSE_S)
         except TimeoutError as error:
-            raise StoreError(
-                f"redis.url: {self._where!r}: what was erased may still be in the "
-                f"append-only file, whose rewriting took longer than {REWRITE_S:g} s; "
-                f"run BGREWRITEAOF"
-            ) from error
+            raise self._not_rewritten(f"took longer than {REWRITE_S:g} s") from error
 
     async def _is_rewriting(self) -> bool:
-        with self._translated():
-            found = await self._client.info("persistence")
+        found = await self._persistence()
         return bool(found["aof_rewrite_in_progress"] or found["aof_rewrite_scheduled"])
+
+    async def _check_rewritten(self) -> None:
+        if (await self._persistence())["aof_last_bgrewrite_status"] != "ok":
+            raise self._not_rewritten("failed, as the server's log explains")
+
+    def _not_rewritten(self, why: str) -> StoreError:
+        return StoreError(
+            f"redis.url: {self._where!r}: what was erased may still be in the "
+            f"append-only file, whose rewriting {why}; run BGREWRITEAOF"
+        )
+
+    async def _persistence(self) -> dict[str, Any]:
+        with self._translated():
+            found: dict[str, Any] = await self._client.info("persistence")
+        return found
 
     # Redis
 

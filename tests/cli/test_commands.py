@@ -24,6 +24,7 @@ from bot.knowledge.ingest import IngestReport
 from bot.model import Citation, Event, Passage, Record, Reply, Turn
 from bot.plugin_manager import Plugins
 from bot.testing import a_candidate, a_passage, a_turn
+from connectors.terminal import Terminal
 
 CONFIG = Config(
     knowledge=KnowledgeConfig(model="e"), generation=GenerationConfig(model="g")
@@ -117,6 +118,7 @@ class FakeApp:
     the_store: FakeStore = field(default_factory=lambda: FakeStore({"t1": a_record()}))
     accepted: list[Event] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
+    patient: bool | None = None
     ingested: list[Sequence[Path] | None] = field(default_factory=list)
     opened: list[tuple[Path, Config]] = field(default_factory=list)
     fetched: int = 0
@@ -141,7 +143,9 @@ class FakeApp:
         *,
         seeds: Callable[[], int] | None = None,
         resumes: bool = True,
+        patient: bool = True,
     ) -> AsyncIterator[FakeManager]:
+        self.patient = patient
         if seeds is not None:
             self.seeds.append(seeds())
         own = {one.name: one for one in self.plugins.connectors}
@@ -267,6 +271,19 @@ def test_ask_passes_its_seed_on() -> None:
 
     assert app.seeds == [7]
     assert invoke(app, "ask", "How long?", "--seed", "-1").exit_code == 2
+
+
+@pytest.mark.parametrize("settings", [{}, {"user": "ada"}])
+def test_ask_is_forgotten_by_the_name_that_the_terminal_gives(
+    settings: dict[str, str],
+) -> None:
+    connectors = (Use(use="terminal", settings=settings),)
+    app = FakeApp(config=CONFIG.model_copy(update={"connectors": connectors}))
+
+    invoke(app, "ask", "How long?")
+
+    terminal = Terminal(Terminal.Settings(**settings))
+    assert app.accepted[0].address.user == terminal._address.user
 
 
 def test_ask_needs_no_connector() -> None:
@@ -480,6 +497,20 @@ def test_chat_ingests_the_configured_documents_when_there_is_no_index() -> None:
     assert "0 passages" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("command", "patient"),
+    [(["ask", "How long?"], False), (["chat"], False), (["run"], True)],
+)
+def test_only_run_waits_for_a_store_that_stays_away(
+    command: list[str], *, patient: bool
+) -> None:
+    app = talking(OneLine())
+
+    invoke(app, *command)
+
+    assert app.patient is patient
+
+
 def test_run_needs_a_connector() -> None:
     result = invoke(FakeApp(), "run")
 
@@ -641,14 +672,3 @@ def test_the_file_may_be_named_before_and_after_the_command() -> None:
         "c.yaml",
         "config/bot.yaml",
     ]
-
-
-def test_check_counts_what_is_enabled() -> None:
-    plugins, connectors = (Use(use="a"), Use(use="b")), (Use(use="c"),)
-    config = CONFIG.model_copy(update={"plugins": plugins, "connectors": connectors})
-    app = FakeApp(config=config)
-
-    result = invoke(app, "check", "some.yaml")
-
-    assert result.stdout == "some.yaml is fine: 2 plugins, 1 connector\n"
-    assert app.opened[0][0] == Path("some.yaml")

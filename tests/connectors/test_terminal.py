@@ -21,7 +21,7 @@ from bot.errors import ConfigError, DeliveryError
 from bot.interfaces import Accepted
 from bot.model import Citation, Event, Reply
 from bot.testing import an_address
-from connectors.terminal import Terminal
+from connectors.terminal import WELCOME, Terminal
 
 ENTER, CTRL_C, CTRL_D = "\r", "\x03", "\x04"
 
@@ -141,6 +141,10 @@ async def test_slash_lines_are_commands_and_quit_leaves(
     await terminal.run(bot.accept)
 
     assert bot.said == [("command", "why"), ("command", "weather in Galway")]
+
+
+def test_the_welcome_says_how_to_leave() -> None:
+    assert "/quit" in WELCOME
 
 
 async def test_pasted_lines_are_one_message(

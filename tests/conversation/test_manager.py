@@ -6,6 +6,7 @@ import logging
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -484,7 +485,7 @@ async def test_what_no_connector_may_bring_is_refused_without_a_trace(
     assert client.keys("*") == []
 
 
-async def test_a_full_lane_refuses(bot: Bot) -> None:
+async def test_a_full_lane_refuses_and_says_so(bot: Bot) -> None:
     gate = bot.answerer.gates["1"] = asyncio.Event()
 
     async with bot.manager(lane_limit=2) as manager:
@@ -493,6 +494,7 @@ async def test_a_full_lane_refuses(bot: Bot) -> None:
         await manager.idle()
 
     assert answers == ["accepted", "accepted", "refused"]
+    assert bot.connector.replies() == [CONFIG.replies.busy, "1!", "2!"]
 
 
 async def test_what_a_former_process_left_is_resumed_with_the_same_turn(
@@ -570,6 +572,20 @@ async def test_a_reply_that_cannot_be_delivered_is_given_up_and_the_record_says_
     assert "gone" in caplog.text
 
 
+async def test_half_a_character_in_a_delivery_error_costs_one_reply(bot: Bot) -> None:
+    bot.connector.failures.append(DeliveryError("no \ud83d", retryable=False))
+
+    async with bot.manager() as manager:
+        await manager.accept(said("hello"))
+        await manager.accept(said("still there?"))
+        await manager.idle()
+
+    record = await bot.store.record(turn_id(said("hello")))
+    assert record is not None
+    assert record.problems == ["delivery: not delivered after attempt 1: no "]
+    assert bot.connector.replies() == ["still there?!"]
+
+
 class Unsure(MemoryConnector):
     """Does not know what became of what it sent."""
 
@@ -586,6 +602,36 @@ class Broken(MemoryConnector):
 
     async def status(self, address: Address, text: str) -> None:
         raise ValueError("what?")
+
+
+class Hanging(MemoryConnector):
+    """Never comes back from anything."""
+
+    async def send(self, address: Address, reply: Reply, key: str) -> Sent:
+        await super().send(address, reply, key)
+        return await asyncio.Future()
+
+    async def status(self, address: Address, text: str) -> None:
+        await asyncio.Future()
+
+
+async def test_a_connector_that_hangs_gets_no_reply_twice_and_holds_up_nobody(
+    bot: Bot, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("bot.conversation.outbox.SEND_S", 0.01)
+    monkeypatch.setattr("bot.conversation.outbox.STATUS_S", 0.01)
+    bot.connector = Hanging()
+
+    async with bot.manager() as manager:
+        await manager.accept(said("hello"))
+        await manager.accept(said("still there?"))
+        await manager.idle()
+
+    record = await bot.store.record(turn_id(said("hello")))
+    assert record is not None
+    assert "it is not known whether it arrived" in record.problems[0]
+    assert bot.connector.replies() == ["hello!", "still there?!"]
+    assert "status took longer than 0.01 s" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -736,3 +782,25 @@ async def test_a_store_that_goes_away_costs_an_apology_and_no_message(
     assert apology.text == CONFIG.replies.apology
     assert answer.text == "hello!"
     assert bot.connector.replies() == [CONFIG.replies.apology, "hello!"]
+
+
+async def test_who_is_not_patient_leaves_when_the_store_stays_away(
+    tmp_path: Path,
+) -> None:
+    async with AsyncExitStack() as closing:
+        with EmbeddedRedis(tmp_path) as server:
+            store = Store(url=server.url, settings=CONFIG.conversation)
+            bot = Bot(await closing.enter_async_context(store))
+            gate = bot.answerer.gates["hello"] = asyncio.Event()
+            manager = await bot.manager(patient=False).__aenter__()
+            await manager.accept(said("hello"))
+            await bot.answerer.begun["hello"].wait()
+        gate.set()
+
+        with pytest.raises(asyncio.CancelledError):  # as `async with` would see it
+            await asyncio.Event().wait()
+        with pytest.raises(StoreError, match="cannot be reached"):
+            await manager.__aexit__(None, None, None)
+
+    assert bot.connector.replies() == [CONFIG.replies.apology]
+    assert bot.sleeps == [1, 2, 4]
