@@ -21,11 +21,11 @@ import platformdirs
 
 from bot import config as configuration
 from bot import explain, plugin_manager
-from bot.config import Channel, Config, Use, did_you_mean
-from bot.errors import ConfigError
+from bot.config import Channel, Config, RankingConfig, Use, did_you_mean
+from bot.errors import ConfigError, StoreError
 from bot.inference import InferenceThread
 from bot.interfaces import Connector, Embedder, LanguageModel, Named, Progress
-from bot.model import Address
+from bot.model import Address, Event, Record, Reply, Turn
 from bot.plugin_manager import Plugins
 from bot.ranking import Ranking
 from bot.turn import Answerer, Pipeline
@@ -59,8 +59,18 @@ class App:
 
     @classmethod
     def from_file(cls, path: Path, progress: Progress) -> App:
-        """Raise ConfigError with every problem of the file and of its plugins."""
-        return cls.from_config(configuration.load(path), progress, str(path))
+        """
+        Raise ConfigError with every problem of the file and of its plugins, in the
+        order of the file. A document that is not there counts as one.
+        """
+        draft = configuration.read(path)
+        plugins, problems = ChannelPlugins.load(
+            draft.config, str(path), mistakes=draft.problems
+        )
+        problems += [f"{path}: {problem}" for problem in _missing_paths(draft.config)]
+        if problems:
+            raise ConfigError(configuration.in_order(problems, draft.keys, f"{path}: "))
+        return cls(draft.config, plugins, progress)
 
     @classmethod
     def from_config(
@@ -70,8 +80,7 @@ class App:
         where: str,
         loaded: _Loaded | None = None,
     ) -> App:
-        plugins = ChannelPlugins.load(config, where)
-        problems = [f"{where}: {problem}" for problem in plugins.problems(config)]
+        plugins, problems = ChannelPlugins.load(config, where)
         if problems:
             raise ConfigError(problems)
         return cls(config, plugins, progress, loaded)
@@ -141,6 +150,7 @@ class App:
             self.embedder(),
             self.config.knowledge,
             self._progress,
+            whole=not paths,
         )
 
     @property
@@ -247,34 +257,42 @@ class App:
         *,
         seeds: Callable[[], int] | None = None,
         resumes: bool = True,
+        patient: bool = True,
     ) -> AsyncIterator[ConversationManager]:
         """
         Build everything, and close it in the opposite order. `resumes` takes up what a
-        process that died left unanswered, unless another process is still at work.
+        process that died left unanswered, and is refused while another process is at
+        work: until there are leases, both would work on the same conversations.
         """
         from bot.conversation.manager import ConversationManager
 
         if connectors is None:
             connectors = {one.name: one for one in self.plugins.connectors}
         async with self._state() as (store, alone):
+            if resumes and not alone:
+                raise StoreError(
+                    f"data: {str(self.config.data)!r}: in use by another Chorus "
+                    f"process; end that one, or name another `data` folder for this one"
+                )
             manager = ConversationManager(
                 store=store,
                 answerer=self.answerer(),
                 connectors=connectors,
-                observers=self.plugins,
+                observers=self._plugins,
                 actions=self.plugins.actions,
                 explain=explain.text,
                 config=self.config,
                 clock=lambda: datetime.now(UTC),
                 seeds=seeds or (lambda: secrets.randbits(63)),
-                resumes=resumes and alone,
+                resumes=resumes,
+                patient=patient,
             )
-            await self.plugins.bot_started()
+            await self._plugins.bot_started()
             try:
                 async with manager:
                     yield manager
             finally:
-                await self.plugins.bot_stopped()
+                await self._plugins.bot_stopped()
 
     # Describing
 
@@ -308,73 +326,171 @@ class ChannelPlugins:
     channels: Sequence[tuple[Channel, Plugins]] = field(default_factory=list)
 
     @classmethod
-    def load(cls, config: Config, where: str) -> ChannelPlugins:
-        """Raise ConfigError with the problems of all lists together."""
-        problems: list[str] = []
+    def load(
+        cls, config: Config, where: str, mistakes: Sequence[str] = ()
+    ) -> tuple[ChannelPlugins, list[str]]:
+        """
+        Return what could be loaded, and the problems of all lists, of the names chosen
+        from them and of the plugins with the whole. `mistakes` are the file's own: with
+        any, `config` is only what is right in it.
+        """
+        problems = list(mistakes)
 
         def loaded(uses: Mapping[str, Use]) -> Plugins:
-            try:
-                return plugin_manager.load(uses)
-            except ConfigError as error:
-                problems.extend(error.problems)
-                return Plugins()
+            plugins, wrong = plugin_manager.load_sound(uses)
+            problems.extend(wrong)
+            return plugins
 
         everywhere = loaded(
             _placed(config.plugins, f"{where}: plugins")
             | _placed(config.connectors, f"{where}: connectors")
         )
         channels = [
-            (channel, loaded(_placed(channel.plugins, f"{where}: channels[{number}]")))
-            if channel.plugins is not None
-            else (channel, everywhere)
+            (channel, everywhere)
+            if channel.plugins is None
+            else (channel, loaded(_placed(channel.plugins, _place(where, number))))
             for number, channel in enumerate(config.channels)
         ]
-        if problems:
-            raise ConfigError(problems)
-        return cls(everywhere=everywhere, channels=channels)
+        plugins = cls(everywhere=everywhere, channels=channels)
+        names = plugins._unknown_names(config, where, problems, draft=bool(mistakes))
+        told = [f"{where}: {problem}" for problem in names]
+        if not mistakes:  # plugins are promised a whole configuration
+            wrong = everywhere.check_config(config)
+            told += [f"{where}: {problem}" for problem in wrong]
+        return plugins, [*problems, *told]
 
-    def problems(self, config: Config) -> list[str]:
-        """Return what the parts and the plugins have against the whole."""
-        found = [*_unknown_names(config, self.everywhere)]
+    # Told as the manager tells: everyone of the bot's life, a channel's of its turns
+
+    async def bot_started(self) -> None:
+        for plugins in self._distinct():
+            await plugins.bot_started()
+
+    async def bot_stopped(self) -> None:
+        for plugins in self._distinct():
+            await plugins.bot_stopped()
+
+    async def turn_started(self, turn: Turn) -> None:
+        await self._of(turn.message.address).turn_started(turn)
+
+    async def reply_sent(self, turn: Turn, reply: Reply) -> None:
+        await self._of(turn.message.address).reply_sent(turn, reply)
+
+    async def turn_failed(self, turn: Turn, error: Exception) -> None:
+        await self._of(turn.message.address).turn_failed(turn, error)
+
+    async def feedback_received(self, event: Event, record: Record | None) -> None:
+        await self._of(event.address).feedback_received(event, record)
+
+    def _of(self, address: Address) -> Plugins:
+        own = (plugins for channel, plugins in self.channels if channel.covers(address))
+        return next(own, self.everywhere)
+
+    def _distinct(self) -> list[Plugins]:
+        every = [self.everywhere, *(plugins for _, plugins in self.channels)]
+        return list({id(plugins): plugins for plugins in every}.values())
+
+    def _unknown_names(
+        self, config: Config, where: str, problems: Sequence[str], *, draft: bool
+    ) -> Iterable[str]:
+        """
+        Return a sentence for each name that no enabled plugin answers to. A list with
+        a mistake is passed over: the plugin that has the name may be the wrong one. So
+        are the defaults of a draft: the key that is misspelt may be the name's.
+        """
+
+        def sound(list_of: str) -> bool:
+            return not any(problem.startswith(list_of) for problem in problems)
+
+        everywhere = sound(f"{where}: plugins") and bool(config.plugins or not draft)
+        if everywhere:
+            yield from _unknown(_choices(config, self.everywhere), draft=draft)
         for number, (channel, plugins) in enumerate(self.channels):
-            ranking = channel.ranking or config.ranking
-            narrowed = config.model_copy(update={"ranking": ranking})
-            found += [
-                f"channels[{number}]: {problem}"
-                for problem in _unknown_names(narrowed, plugins)
-            ]
-        return [*found, *self.everywhere.check_config(config)]
+            own = channel.plugins is not None
+            if not sound(_place(where, number)) or not (own or everywhere):
+                continue
+            chosen = _channel_choices(config, channel, plugins, f"channels[{number}]")
+            yield from _unknown(chosen, draft=draft)
+
+
+def _place(where: str, number: int) -> str:
+    return f"{where}: channels[{number}].plugins"
 
 
 def _placed(uses: Sequence[Use], where: str) -> dict[str, Use]:
-    return {f"{where}[{number}]": use for number, use in enumerate(uses)}
+    """Give each its place; the stand-in for one that could not be read has no name."""
+    return {f"{where}[{number}]": use for number, use in enumerate(uses) if use.use}
 
 
-def _unknown_names(config: Config, plugins: Plugins) -> Iterable[str]:
-    """Return a sentence for each name that no enabled plugin answers to."""
-    embedders = [*(one.name for one in plugins.embedders), "minilm"]
-    scorers = [one.name for one in plugins.scorers]
-    choices = [
-        (
-            "generation.sampler",
-            config.generation.sampler,
-            [one.name for one in plugins.samplers],
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """A name that the operator chose, or left to the default, and what there is."""
+
+    key: str
+    name: str
+    enabled: Sequence[str]
+    written: bool
+
+
+def _choices(config: Config, plugins: Plugins) -> list[_Choice]:
+    return [
+        _sampler(config, plugins, "generation"),
+        _Choice(
+            "knowledge.embedder",
+            config.knowledge.embedder,
+            [*(one.name for one in plugins.embedders), "minilm"],
+            "embedder" in config.knowledge.model_fields_set,
         ),
-        (
-            "ranking.selector",
-            config.ranking.selector,
-            [one.name for one in plugins.selectors],
-        ),
-        ("knowledge.embedder", config.knowledge.embedder, embedders),
-        *(
-            (f"ranking.weights.{name}", name, scorers)
-            for name in config.ranking.weights
-        ),
+        *_ranking(config.ranking, plugins, "ranking"),
     ]
-    for key, name, enabled in choices:
-        if name not in enabled:
-            near = did_you_mean(name, enabled)
-            yield f"{key}: no enabled plugin provides {name!r}; {near}"
+
+
+def _channel_choices(
+    config: Config, channel: Channel, plugins: Plugins, at: str
+) -> Iterable[_Choice]:
+    """Only what differs from the bot's own, so that nothing is told twice."""
+    if channel.plugins is not None:
+        yield _sampler(config, plugins, f"{at}: generation")
+    if channel.ranking is not None:
+        yield from _ranking(channel.ranking, plugins, f"{at}.ranking")
+    elif channel.plugins is not None:
+        yield from _ranking(config.ranking, plugins, f"{at}: ranking")
+
+
+def _sampler(config: Config, plugins: Plugins, key: str) -> _Choice:
+    return _Choice(
+        f"{key}.sampler",
+        config.generation.sampler,
+        [one.name for one in plugins.samplers],
+        "sampler" in config.generation.model_fields_set,
+    )
+
+
+def _ranking(ranking: RankingConfig, plugins: Plugins, key: str) -> Iterable[_Choice]:
+    yield _Choice(
+        f"{key}.selector",
+        ranking.selector,
+        [one.name for one in plugins.selectors],
+        "selector" in ranking.model_fields_set,
+    )
+    scorers = [one.name for one in plugins.scorers]
+    for name in ranking.weights:
+        yield _Choice(f"{key}.weights.{name}", name, scorers, written=True)
+
+
+def _unknown(choices: Iterable[_Choice], *, draft: bool) -> Iterable[str]:
+    for choice in choices:
+        if choice.name not in choice.enabled and (choice.written or not draft):
+            near = did_you_mean(choice.name, choice.enabled)
+            yield f"{choice.key}: no enabled plugin provides {choice.name!r}; {near}"
+
+
+def _missing_paths(config: Config) -> Iterable[str]:
+    for path in config.knowledge.paths:
+        if not path.exists():
+            yield (
+                f"knowledge.paths: no such file or folder {str(path)!r}; correct the "
+                "path or remove it"
+            )
 
 
 def _named(choices: Sequence[Choice], name: str) -> Choice:

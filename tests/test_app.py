@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, ConfigDict
 
+from bot import hookimpl
 from bot.app import App, ChannelPlugins
 from bot.config import Channel, Config
 from bot.errors import ConfigError
-from bot.testing.makers import an_address
+from bot.model import Reply, Turn
+from bot.plugin_manager import Plugins
+from bot.testing.makers import a_turn, an_address, an_event
 
 PLUGINS = [{"use": "multinomial"}, {"use": "best"}, {"use": "groundedness"}]
 
@@ -48,8 +52,8 @@ def test_every_name_that_nobody_provides_is_told_at_once() -> None:
         "bot.yaml: generation.sampler: no enabled plugin provides 'multinomal'; "
         "did you mean 'multinomial'?"
     )
-    assert "ranking.selector" in problems[1]
-    assert "did you mean 'minilm'?" in problems[2]
+    assert "ranking.selector" in problems[2]
+    assert "did you mean 'minilm'?" in problems[1]
     assert "ranking.weights.groundednes" in problems[3]
 
 
@@ -58,7 +62,7 @@ def test_the_problems_of_a_channels_plugins_are_told_with_its_place() -> None:
         a_config(channels=[{"match": {"chat": "C1"}, "plugins": [{"use": "mmmr"}]}])
     )
 
-    assert "channels[0]" in problems[0]
+    assert "channels[0].plugins[0].use" in problems[0]
     assert "did you mean 'mmr'?" in problems[0]
 
 
@@ -70,6 +74,46 @@ def test_a_channel_needs_a_sampler_of_its_own_list() -> None:
     assert "channels[0]: generation.sampler" in problems[0]
 
 
+def test_a_plugin_that_fails_hides_no_problem_of_another_with_the_whole() -> None:
+    problems = problems_of(
+        a_config(plugins=[{"use": "mmmr"}, {"use": f"{__name__}:Complaining"}])
+    )
+
+    assert "plugins[0].use: no plugin 'mmmr'" in problems[0]
+    assert "needs a GPU" in problems[1]
+    assert len(problems) == 2  # no sampler: perhaps the plugin that failed has it
+
+
+def test_a_channel_tells_only_the_names_that_are_its_own() -> None:
+    problems = problems_of(
+        a_config(
+            generation={"model": "m", "sampler": "multinomal"},
+            channels=[
+                {"match": {"chat": "C1"}, "persona": "You are terse."},
+                {"match": {"chat": "C2"}, "ranking": {"selector": "bst"}},
+            ],
+        )
+    )
+
+    assert len(problems) == 2
+    assert problems[0].startswith("bot.yaml: generation.sampler")
+    assert problems[1].startswith("bot.yaml: channels[1].ranking.selector")
+
+
+class Complaining:
+    """Has something against every configuration."""
+
+    class Settings(BaseModel):
+        model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def __init__(self, settings: Settings) -> None:
+        pass
+
+    @hookimpl
+    def check_config(self, config: Config) -> list[str]:
+        return ["needs a GPU"]
+
+
 def test_a_channel_has_its_own_plugins_and_the_others_the_bots() -> None:
     config = a_config(
         channels=[
@@ -78,8 +122,9 @@ def test_a_channel_has_its_own_plugins_and_the_others_the_bots() -> None:
         ]
     )
 
-    loaded = ChannelPlugins.load(config, "bot.yaml")
+    loaded, problems = ChannelPlugins.load(config, "bot.yaml")
 
+    assert problems == []
     (one, own), (two, shared) = loaded.channels
     assert [scorer.name for scorer in own.scorers] == ["groundedness", "relevance"]
     assert shared is loaded.everywhere
@@ -111,3 +156,31 @@ def test_a_variant_shares_the_loaded_models(tmp_path: Path) -> None:
 
     assert other._loaded is base._loaded
     assert other.config.data != base.config.data
+
+
+async def test_a_channels_plugins_are_told_of_its_own_turns_only() -> None:
+    told: list[str] = []
+
+    class Told(Plugins):
+        _name: str
+
+        def __init__(self, name: str) -> None:
+            object.__setattr__(self, "_name", name)
+
+        async def bot_started(self) -> None:
+            told.append(f"{self._name}: started")
+
+        async def reply_sent(self, turn: Turn, reply: Reply) -> None:
+            told.append(f"{self._name}: {reply.text}")
+
+    channel = Channel.model_validate({"match": {"chat": "c1"}})
+    everyone = ChannelPlugins(
+        everywhere=Told("bot"), channels=[(channel, Told("channel"))]
+    )
+
+    await everyone.bot_started()
+    await everyone.reply_sent(a_turn(), Reply(text="one"))
+    elsewhere = an_event("hi", address=an_address("c2"))
+    await everyone.reply_sent(a_turn(message=elsewhere), Reply(text="two"))
+
+    assert told == ["bot: started", "channel: started", "channel: one", "bot: two"]

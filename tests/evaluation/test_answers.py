@@ -41,7 +41,7 @@ class Retrieving:
 class Plain:
     """A prompt that is the question."""
 
-    def render(self, turn: Turn) -> Turn:
+    def render(self, turn: Turn, parts: Sequence[str]) -> Turn:
         return replace(turn, prompt=turn.question)
 
 
@@ -62,6 +62,7 @@ def an_answerer(model: ScriptedLanguageModel) -> Answerer:
     pipeline = Pipeline(
         plugins=plugins,
         retrievers=(Retrieving(),),
+        prompt_parts=(),
         prompter=Plain(),
         sampler=plugins.samplers[0],
         logits_processors=(),
