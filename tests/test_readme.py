@@ -76,3 +76,16 @@ def test_every_linked_page_is_there() -> None:
 
     assert linked
     assert [page for page in linked if not (ROOT / page).exists()] == []
+
+
+def test_no_page_was_left_with_a_placeholder() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+
+    left = [
+        f"{page.name}: {line}"
+        for page in pages
+        for line in page.read_text().splitlines()
+        if re.fullmatch(r"[A-Z]{4,}", line)
+    ]
+
+    assert left == []
