@@ -28,8 +28,8 @@ chat: install  ## talk to the shipped bot in the terminal
 test: install check  ## everything that CI runs
 	$(BIN)/pytest
 
-test-fast: install  ## tests without models and services
-	$(BIN)/pytest -m "not model and not services"
+test-fast: install  ## tests without models, services and processes, under a minute
+	$(BIN)/pytest -m "not model and not services and not processes"
 
 check: install  ## format, lint, types, import rules
 	$(BIN)/ruff format --check .

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.processes
+
 PLUGIN = """
 import numpy as np
 from pydantic import BaseModel
