@@ -258,6 +258,7 @@ def _class_of(use: str) -> type:
     # Look the module up before loading it, so that an error inside it is its own.
     try:
         module = importlib.import_module(module_name)
+    # A stranger's module runs here and may raise anything.
     except Exception as error:
         raise ConfigError(
             f"{use!r}: module {module_name!r} cannot be imported: {_told(error)}"

@@ -149,7 +149,7 @@ class ModelStore:
         self._check_hash(weights.file, source, sha256)
         if weights.file.suffix == ".gguf":
             # transformers takes seconds to import; only a conversion needs it here.
-            from bot.generation import gguf  # noqa: PLC0415
+            from bot.generation import gguf  # noqa: PLC0415 - loads torch
 
             self._progress(f"converting {weights.file.name}", 0, None)
             gguf.convert(weights.file, made, source)
@@ -234,7 +234,7 @@ def _size_bytes(folder: Path) -> int:
 
 def _download_from_hub(source: str, folder: Path, progress: Progress) -> None:
     from huggingface_hub import snapshot_download  # noqa: PLC0415 -- slow to import
-    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
+    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415 - slow
 
     progress(f"downloading {source} from huggingface.co", 0, None)
     try:

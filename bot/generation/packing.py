@@ -24,8 +24,8 @@ class PackedLinear(nn.Module):
         super().__init__()
         # torch.compile's own operators; there is no public name for them, and
         # torch.utils.mkldnn converts every input and output instead.
-        self._pack = torch.ops.mkldnn._reorder_linear_weight  # noqa: SLF001
-        self._multiply = torch.ops.mkldnn._linear_pointwise  # noqa: SLF001
+        self._pack = torch.ops.mkldnn._reorder_linear_weight  # noqa: SLF001 - no other way
+        self._multiply = torch.ops.mkldnn._linear_pointwise  # noqa: SLF001 - the same
         self._weight = self._pack(linear.weight.detach())
         self._bias = None if linear.bias is None else linear.bias.detach()
 

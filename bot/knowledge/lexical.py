@@ -175,7 +175,7 @@ def _chinese() -> jieba.Tokenizer:
     with warnings.catch_warnings():
         # It imports pkg_resources where there is one, which warns.
         warnings.simplefilter("ignore")
-        import jieba  # noqa: PLC0415 - slow, and most never need it - slow, and most never need it
+        import jieba  # noqa: PLC0415 - slow, and most never need it
 
     segmenter = jieba.Tokenizer()
     # What initialize() does, without its cache: that is a marshal file with a known
