@@ -7,9 +7,15 @@ an inherited file descriptor, by the server itself. So a free owner lock means t
 nobody watches over a server, and a free server lock that nothing writes the folder,
 however either of them died.
 
-A second process on the same folder shares the running server. The server stops with
-its owner, and sharers then get StoreError. On Linux the kernel ends it even when the
-owner is killed; elsewhere the next owner does.
+A second process on the same folder shares the running server. A server that crashes
+is started again by its owner, on the same socket; whoever uses it gets StoreError until
+it answers. It stops with its owner, and sharers get StoreError from then on. On Linux
+the kernel ends it even when the owner is killed; elsewhere the next owner does.
+
+The server answers after it wrote, so killing it loses nothing that it acknowledged,
+with one exception: with fsync "everysec", what it accepted in the very moment when the
+disk filled up is written as soon as there is space, and lost if the server or its owner
+is killed before. With "always" it ends instead of acknowledging, and is started again.
 """
 
 from __future__ import annotations
@@ -26,9 +32,9 @@ import stat
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -39,6 +45,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import BusyLoadingError, RedisError
 from redis.retry import Retry
 
+from bot.conversation.server_process import STOP_S, ServerProcess
 from bot.errors import StoreError
 
 logger = logging.getLogger(__name__)
@@ -46,24 +53,23 @@ logger = logging.getLogger(__name__)
 OLDEST = (6, 2)  # GETEX, LMOVE and what the scripts may use
 LONGEST_SOCKET_PATH = 107 if sys.platform == "linux" else 103  # bytes, sun_path
 START_S = 10.0
-STOP_S = 10.0
 PAUSE_S = 0.01
 LEAST_FREE = 64 * 1024  # bytes, to start with
+RESERVE = 1024 * 1024  # bytes, set free for the last writes on a disk that filled up
 
-# Runs between fork and exec, in a process of its own: preexec_fn may deadlock in a
-# program with threads. 1 is PR_SET_PDEATHSIG; the parent may have died before the call.
-_LAUNCHER = """
-import os, sys
-if sys.platform == "linux":
-    import ctypes, signal
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-    if os.getppid() != int(sys.argv[1]):
-        sys.exit("the process that wanted a server is gone")
-os.execv(sys.argv[2], sys.argv[2:])
-"""
+_DISK_FULL = "the disk is full; free some space"
+_LOCKS = ("owner.lock", "server.lock")  # in the order in which they are taken
 
-_DAMAGED = re.compile(
+# What the server says of files that it refuses, whichever version it is. A log of
+# commands can be cut at the damage; of the rest, such as the binary file that a rewrite
+# makes, no tool saves anything.
+_UNREADABLE = re.compile(
     r"(?:Bad file format|Unrecoverable error) reading the append only file ?([^:\s]*)"
+)
+_BEYOND_REPAIR = re.compile(
+    r"Error reading the append only file|Error reading the RDB preamble|"
+    r"Internal error in RDB reading|the truncated file is not the last file|"
+    r"FATAL AOF MANIFEST FILE ERROR|Unable to obtain the AOF file"
 )
 
 
@@ -87,12 +93,18 @@ class EmbeddedRedis:
         self._binary = binary
         self._socket = self.folder / "redis.sock"
         self._log = self.folder / "redis.log"
+        self._log_seen = 0  # bytes of it, by older servers
         self._locks: list[int] = []
-        self._server: _Server | None = None
+        self._server: ServerProcess | None = None
 
     @property
     def url(self) -> str:
         return f"unix://{quote(str(self._socket))}"
+
+    @property
+    def failed(self) -> str | None:
+        """Why the server, which ended, is not started again; None if all is well."""
+        return None if self._server is None else self._server.failed
 
     def __enter__(self) -> Self:
         try:
@@ -117,7 +129,7 @@ class EmbeddedRedis:
     def _start_or_share(self) -> None:
         deadline = time.monotonic() + START_S
         while True:
-            if self._take("owner.lock"):
+            if self._take(_LOCKS[0]):
                 self._start()
                 self.owned = True
                 return
@@ -135,19 +147,24 @@ class EmbeddedRedis:
     def _start(self) -> None:
         self._wait_for_former_server()
         self._socket.unlink(missing_ok=True)
-        binary = self._binary or find_binary()
-        log_start = self._log.stat().st_size if self._log.exists() else 0
+        self._remove_half_rewritten()
+        self._set_aside()
+        self._binary = self._binary or find_binary()
+        self._new_log_lines()
         # The server inherits the second lock; ours alone would end with us.
-        self._server = _Server(self._command(binary), self.folder, self._locks[1])
+        self._server = ServerProcess(
+            self._command(), self.folder, self._locks[1], self._before_restart
+        )
         deadline = time.monotonic() + START_S
         while (state := self._state()) != "ready":
-            if self._server.exited.wait(PAUSE_S):
-                raise StoreError(self._why_not_started(binary, log_start))
+            if self._server.ended.wait(PAUSE_S):
+                raise StoreError(self._why_not_started(self._server.how_it_ended))
             if state != "loading" and time.monotonic() > deadline:
                 raise StoreError(
-                    f"{self.folder}: the server {str(binary)!r} runs but did not "
+                    f"{self.folder}: the server {str(self._binary)!r} runs but did not "
                     f"answer within {START_S:g} s; see {self._log}"
                 )
+        self._server.keep_running()
 
     def _wait_for_former_server(self) -> None:
         """
@@ -156,7 +173,7 @@ class EmbeddedRedis:
         """
         deadline = time.monotonic() + STOP_S
         asked = False
-        while not self._take("server.lock"):
+        while not self._take(_LOCKS[1]):
             if not asked and self._state() == "ready":
                 self._ask_to_stop()
                 asked = True
@@ -206,7 +223,7 @@ class EmbeddedRedis:
             retry=Retry(NoBackoff(), 0),
         )
 
-    def _command(self, binary: Path) -> list[str]:
+    def _command(self) -> list[str]:
         settings = {
             "port": "0",
             "unixsocket": str(self._socket),
@@ -223,29 +240,90 @@ class EmbeddedRedis:
             "slowlog-log-slower-than": "-1",
         }
         options = [part for name in settings for part in (f"--{name}", settings[name])]
-        return [str(binary), *options]
+        return [str(self._binary), *options]
 
-    def _why_not_started(self, binary: Path, log_start: int) -> str:
-        written = b""
-        if self._log.exists():
-            written = self._log.read_bytes()[log_start:]
-        lines = written.decode(errors="replace").strip().splitlines()
-        damaged = _DAMAGED.search("\n".join(lines))
-        if damaged:
-            return self._damaged_file(binary, damaged[1])
+    def _before_restart(self) -> str:
+        """Return what to look at; StoreError when the server can never start again."""
+        if not self._holds_the_folder():
+            raise StoreError(
+                f"{self.folder}: removed or replaced while its server ran; "
+                f"put back a copy of it, then start again"
+            )
+        damage = self._damage(self._new_log_lines())
+        if damage is not None:
+            raise StoreError(damage)
+        self._remove_half_rewritten()
+        return _DISK_FULL if self._disk_is_full() else f"see {self._log}"
+
+    def _holds_the_folder(self) -> bool:
+        """
+        Whether the locks that we hold are those in the folder: in one that took its
+        place, another owner's server may be at work.
+        """
+        try:
+            there = [(self.folder / name).stat() for name in _LOCKS]
+        except OSError:
+            return False
+        held = [os.fstat(descriptor) for descriptor in self._locks]
+        return len(held) == len(there) and all(map(os.path.samestat, held, there))
+
+    def _remove_half_rewritten(self) -> None:
+        """A server that is killed in a rewrite leaves behind what people wrote."""
+        for left in self.folder.glob("temp-*"):
+            left.unlink(missing_ok=True)
+
+    def _set_aside(self) -> None:
+        """Take some disk, to be given to the server when it stops on a full one."""
+        reserve = self.folder / "reserve"
+        reserve.unlink(missing_ok=True)
+        if shutil.disk_usage(self.folder).free > 4 * RESERVE:
+            reserve.write_bytes(bytes(RESERVE))
+
+    def _why_not_started(self, how_it_ended: str) -> str:
+        lines = self._new_log_lines()
+        damage = self._damage(lines)
+        if damage is not None:
+            return damage
         # On a full disk there may be no log either.
-        if shutil.disk_usage(self.folder).free < LEAST_FREE:
-            return f"{self.folder}: the disk is full; free some space, then start again"
-        last = lines[-1] if lines else "it wrote no log"
-        return f"{self.folder}: the server {str(binary)!r} did not start: {last}"
+        if self._disk_is_full():
+            return f"{self.folder}: {_DISK_FULL}, then start again"
+        last = lines[-1] if lines else f"{how_it_ended}, without a log"
+        return f"{self.folder}: the server {str(self._binary)!r} did not start: {last}"
 
-    def _damaged_file(self, binary: Path, name: str) -> str:
+    def _new_log_lines(self) -> list[str]:
+        """Return what was written to the log since this was last asked."""
+        try:
+            with self._log.open("rb") as log:
+                log.seek(self._log_seen)
+                written = log.read()
+                self._log_seen = log.seek(0, os.SEEK_END)
+        except OSError:
+            return []
+        return written.decode(errors="replace").strip().splitlines()
+
+    def _disk_is_full(self) -> bool:
+        return shutil.disk_usage(self.folder).free < LEAST_FREE
+
+    def _damage(self, lines: Sequence[str]) -> str | None:
+        log = "\n".join(lines)
+        unreadable = _UNREADABLE.search(log)
+        if unreadable and not unreadable[1].endswith(".rdb"):
+            return self._damaged_in_the_middle(unreadable[1])
+        found = unreadable or _BEYOND_REPAIR.search(log)
+        if found:
+            return (
+                f"{self.folder}: its files are damaged beyond repair ({found[0]}), so "
+                f"the server refuses to start and nothing was changed; put back a copy "
+                f"of the folder, or move it away to begin with nothing"
+            )
+        return None
+
+    def _damaged_in_the_middle(self, name: str) -> str:
         found = sorted(self.folder.rglob(name or "appendonly.aof"))
         file = found[0] if found else self.folder / name
         # Every redis-server is its own repair tool when it is called by that name.
-        repair = f"exec -a redis-check-aof {shlex.quote(str(binary))} --fix " + (
-            shlex.quote(str(file))
-        )
+        binary = shlex.quote(str(self._binary))
+        repair = f"exec -a redis-check-aof {binary} --fix {shlex.quote(str(file))}"
         return (
             f"{file}: damaged in the middle, so the server refuses to start and "
             f"nothing was changed; copy the folder {str(self.folder)!r}, then cut the "
@@ -254,68 +332,13 @@ class EmbeddedRedis:
 
     def _release(self) -> None:
         if self._server is not None:
+            with suppress(OSError):
+                (self.folder / "reserve").unlink()
             self._server.stop()
             self._server = None
         while self._locks:
             os.close(self._locks.pop())
         self.owned = False
-
-
-class _Server:
-    """
-    The running process. A thread of its own starts it and waits for its end, because
-    the kernel's signal at the parent's death follows the thread that forked.
-    """
-
-    def __init__(self, command: Sequence[str], folder: Path, lock: int) -> None:
-        self.exited = threading.Event()
-        self._command = command
-        self._folder = folder
-        self._lock = lock
-        self._process: subprocess.Popen[bytes] | None = None
-        self._failure: OSError | None = None
-        self._started = threading.Event()
-        self._keeper = threading.Thread(
-            target=self._keep, name="chorus-redis", daemon=True
-        )
-        self._keeper.start()
-        self._started.wait()
-        if self._failure is not None:
-            raise self._failure
-
-    def stop(self) -> None:
-        """Ask it to save and end; kill it when it does not."""
-        if self._process is None:
-            return
-        self._process.terminate()
-        if not self.exited.wait(STOP_S):
-            logger.warning("the server did not stop in %g s and is killed", STOP_S)
-            self._process.kill()
-        self._keeper.join()
-
-    def _keep(self) -> None:
-        try:
-            self._process = self._launch()
-        except OSError as error:
-            self._failure = error
-            return
-        finally:
-            self._started.set()
-        self._process.wait()
-        self.exited.set()
-
-    def _launch(self) -> subprocess.Popen[bytes]:
-        launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid())]
-        return subprocess.Popen(  # noqa: S603 (our own arguments)
-            [*launcher, *self._command],
-            cwd=self._folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            pass_fds=(self._lock,),
-            # Ctrl-C in the terminal stops an answer, not the server.
-            start_new_session=True,
-        )
 
 
 def find_binary() -> Path:
@@ -395,7 +418,7 @@ def _make_ours(folder: Path) -> None:
 
 def _unusable(folder: Path, error: OSError) -> str:
     if error.errno == errno.ENOSPC:
-        return f"{folder}: the disk is full; free some space, then start again"
+        return f"{folder}: {_DISK_FULL}, then start again"
     return (
         f"{folder}: cannot be used as the server's folder ({error.strerror}); "
         f"name one that can be written as `data`"

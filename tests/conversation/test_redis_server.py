@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import os
 import resource
 import select
 import shlex
+import shutil
 import signal
 import stat
 import subprocess
@@ -16,12 +19,12 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.asyncio import Redis
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 
-from bot.config import ConversationConfig
 from bot.conversation.redis_server import EmbeddedRedis, find_binary, socket_path
-from bot.conversation.store import Store
 from bot.errors import StoreError
-from bot.testing.makers import an_event
 
 pytestmark = pytest.mark.services
 
@@ -67,16 +70,63 @@ def ends(pidfd: int, within_s: float = 10) -> bool:
     return bool(readable)
 
 
+def kill(server: EmbeddedRedis | Path) -> None:
+    """Kill the server process, and return when it is gone."""
+    gone = os.pidfd_open(pid_of(server))
+    signal.pidfd_send_signal(gone, signal.SIGKILL)
+    assert ends(gone)
+
+
+def patient(server: EmbeddedRedis) -> redis.Redis:
+    """Return a client that waits for a server which is being started again."""
+    return redis.Redis.from_url(
+        server.url,
+        retry=Retry(ConstantBackoff(0.02), 500),
+        retry_on_error=[redis.exceptions.BusyLoadingError],
+    )
+
+
 def keep(server: EmbeddedRedis, key: str, value: str) -> None:
-    with redis.Redis.from_url(server.url) as client:
+    with patient(server) as client:
         client.set(key, value)
 
 
 def kept(server: EmbeddedRedis, key: str) -> bytes | None:
-    with redis.Redis.from_url(server.url) as client:
+    with patient(server) as client:
         value = client.get(key)
     assert value is None or isinstance(value, bytes)
     return value
+
+
+def nothing_runs_in(folder: Path) -> bool:
+    """Whether no server, nor what would become one, holds the folder's lock."""
+    with (folder / "server.lock").open("wb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+class Gate:
+    """A server's binary that waits until the gate is open before it becomes one."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self.binary = folder / "gated-server"
+        self._open = folder / "open"
+        self.open()
+        self.binary.write_text(
+            f"#!/bin/sh\nwhile [ ! -e {shlex.quote(str(self._open))} ]; "
+            f'do sleep 0.01; done\nexec {shlex.quote(str(find_binary()))} "$@"\n'
+        )
+        self.binary.chmod(0o700)
+
+    def open(self) -> None:
+        self._open.touch()
+
+    def close(self) -> None:
+        self._open.unlink()
 
 
 def test_what_was_kept_is_there_after_a_restart(tmp_path: Path) -> None:
@@ -182,15 +232,209 @@ def test_a_server_whose_owner_died_where_no_kernel_ends_it_is_replaced(
 
 
 def test_the_socket_and_pid_of_a_killed_server_do_not_hinder(tmp_path: Path) -> None:
-    with EmbeddedRedis(tmp_path) as server:
-        gone = os.pidfd_open(pid_of(server))
-        os.kill(pid_of(server), signal.SIGKILL)
-        assert ends(gone)
+    with another_process(tmp_path) as process:
+        assert owned(process)
+        # Stopped, it does not hear that its owner died, and so cleans nothing up.
+        os.kill(pid_of(tmp_path), signal.SIGSTOP)
+        process.kill()
+        process.wait()
+        kill(tmp_path)
     assert (tmp_path / "redis.sock").exists()
     assert (tmp_path / "redis.pid").exists()
 
     with EmbeddedRedis(tmp_path) as server:
         assert kept(server, "nothing") is None
+
+
+def test_a_killed_server_is_back_on_its_socket_with_all_that_it_acknowledged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with EmbeddedRedis(tmp_path) as server:
+        keep(server, "name", "Ada")
+        first = pid_of(server)
+
+        kill(server)
+
+        assert kept(server, "name") == b"Ada"
+        assert pid_of(server) != first
+        assert server.owned
+        assert server.failed is None
+    (warning,) = caplog.messages
+    assert warning == (
+        f"{tmp_path}: the server ended (signal 9, Killed) and is started again in 0 s; "
+        f"see {tmp_path / 'redis.log'}"
+    )
+
+
+def test_a_server_that_is_killed_again_and_again_is_always_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with EmbeddedRedis(tmp_path) as server:
+        for number in range(5):
+            keep(server, f"key{number}", "v")
+            kill(server)
+
+        assert [kept(server, f"key{number}") for number in range(5)] == [b"v"] * 5
+    assert len(caplog.messages) == 5
+
+
+def test_a_server_that_was_shut_down_by_somebody_else_is_back(tmp_path: Path) -> None:
+    with EmbeddedRedis(tmp_path) as server:
+        keep(server, "name", "Ada")
+        with redis.Redis.from_url(server.url) as client:
+            client.shutdown()
+
+        assert kept(server, "name") == b"Ada"
+
+
+def test_a_server_that_was_started_again_does_not_outlive_its_owner(
+    tmp_path: Path,
+) -> None:
+    with another_process(tmp_path) as process:
+        assert owned(process)
+        with EmbeddedRedis(tmp_path) as shared:
+            kill(tmp_path)
+            keep(shared, "still", "here")
+        again = os.pidfd_open(pid_of(tmp_path))
+
+        process.kill()
+
+        assert ends(again)
+
+
+def test_who_shares_a_server_finds_it_again_after_a_crash(tmp_path: Path) -> None:
+    with another_process(tmp_path) as process:
+        assert owned(process)
+        with EmbeddedRedis(tmp_path) as shared:
+            keep(shared, "name", "Ada")
+
+            kill(tmp_path)
+
+            assert not shared.owned
+            assert kept(shared, "name") == b"Ada"
+
+
+def test_who_comes_while_the_server_is_down_shares_it_when_it_is_up(
+    tmp_path: Path,
+) -> None:
+    folder, gate = tmp_path / "redis", Gate(tmp_path / "gate")
+
+    with EmbeddedRedis(folder, binary=gate.binary) as server:
+        gate.close()
+        kill(server)
+        with another_process(folder) as process:
+            gate.open()
+
+            assert not owned(process)
+
+
+def test_a_server_killed_while_it_stops_stays_away(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = EmbeddedRedis(tmp_path)
+    server.__enter__()
+    assert server._server is not None
+    process = server._server
+    os.kill(pid_of(server), signal.SIGSTOP)
+    stopping = threading.Thread(target=server.__exit__, args=(None, None, None))
+    stopping.start()
+    assert process._stopping.wait(10)
+
+    kill(server)
+
+    stopping.join(5)
+    assert not stopping.is_alive()
+    assert nothing_runs_in(tmp_path)
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_who_leaves_while_the_server_starts_again_leaves_none_behind(
+    tmp_path: Path, is_open: bool
+) -> None:
+    folder, gate = tmp_path / "redis", Gate(tmp_path / "gate")
+
+    for _ in range(10):
+        gate.open()
+        with EmbeddedRedis(folder, binary=gate.binary) as server:
+            if not is_open:
+                gate.close()
+            kill(server)
+        assert nothing_runs_in(folder)
+
+
+async def test_nobody_is_held_up_while_the_server_starts_again(tmp_path: Path) -> None:
+    folder, gate = tmp_path / "redis", Gate(tmp_path / "gate")
+
+    with EmbeddedRedis(folder, binary=gate.binary) as server:
+        gate.close()
+        kill(server)
+        async with Redis.from_url(
+            server.url, retry=None, retry_on_timeout=False
+        ) as impatient:
+            with pytest.raises(redis.exceptions.ConnectionError):
+                await impatient.ping()
+        gate.open()
+
+        assert await asyncio.to_thread(kept, server, "nothing") is None
+
+
+def test_files_damaged_while_the_server_was_down_are_an_error_and_its_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, gate = tmp_path / "redis", Gate(tmp_path / "gate")
+    _filled(folder)
+
+    with EmbeddedRedis(folder, binary=gate.binary) as server:
+        gate.close()
+        kill(server)
+        _damage_the_middle(folder)
+        gate.open()
+        assert server._server is not None
+        server._server._keeper.join(10)
+
+        assert server.failed is not None
+        assert "damaged in the middle" in server.failed
+        (error,) = [entry for entry in caplog.records if entry.levelname == "ERROR"]
+        assert server.failed in error.getMessage()
+        with (
+            redis.Redis.from_url(server.url, retry=Retry(ConstantBackoff(0), 0)) as one,
+            pytest.raises(redis.exceptions.ConnectionError),
+        ):
+            one.ping()
+    assert nothing_runs_in(folder)
+
+
+def test_a_folder_that_took_the_place_of_ours_gets_no_server(tmp_path: Path) -> None:
+    folder, gate = tmp_path / "redis", Gate(tmp_path / "gate")
+
+    with EmbeddedRedis(folder, binary=gate.binary) as ours:
+        keep(ours, "name", "Ada")
+        folder.rename(tmp_path / "away")
+        with EmbeddedRedis(folder) as theirs:
+            kill(tmp_path / "away")
+            assert ours._server is not None
+            ours._server._keeper.join(10)
+
+            assert ours.failed is not None
+            assert "removed or replaced" in ours.failed
+            assert theirs.failed is None
+            assert kept(theirs, "name") is None
+    shutil.rmtree(tmp_path / "away")
+
+
+def test_what_a_rewrite_left_half_written_is_removed(tmp_path: Path) -> None:
+    left = tmp_path / "temp-rewriteaof-1.aof"
+    left.write_text("what people wrote")
+
+    with EmbeddedRedis(tmp_path) as server:
+        gone_at_the_start = not left.exists()
+        left.write_text("what people wrote")
+        kill(server)
+        kept(server, "nothing")
+
+        assert gone_at_the_start
+        assert not left.exists()
 
 
 def _filled(folder: Path) -> Path:
@@ -202,34 +446,11 @@ def _filled(folder: Path) -> Path:
     return file
 
 
-def test_a_torn_end_of_the_file_costs_only_what_was_torn(tmp_path: Path) -> None:
-    file = _filled(tmp_path)
-    file.write_bytes(file.read_bytes()[:-7])
-
-    with EmbeddedRedis(tmp_path) as server:
-        assert kept(server, "key3") is not None
-        assert kept(server, "key4") is None
-
-
-def test_damage_in_the_middle_is_told_with_a_command_that_repairs_it(
-    tmp_path: Path,
-) -> None:
-    file = _filled(tmp_path)
+def _damage_the_middle(folder: Path) -> None:
+    (file,) = folder.rglob("*.incr.aof")
     whole = file.read_bytes()
     middle = whole.index(b"key2") - 4
-    damaged = whole[:middle] + b"?" + whole[middle + 1 :]
-    file.write_bytes(damaged)
-
-    with pytest.raises(StoreError, match="damaged in the middle") as raised:
-        EmbeddedRedis(tmp_path).__enter__()
-
-    assert file.read_bytes() == damaged
-    assert str(file) in str(raised.value)
-    command = str(raised.value).partition("with: ")[2]
-    subprocess.run(shlex.split(command), input=b"y\n", check=True, capture_output=True)
-    with EmbeddedRedis(tmp_path) as server:
-        assert kept(server, "key1") is not None
-        assert kept(server, "key3") is None
+    file.write_bytes(whole[:middle] + b"?" + whole[middle + 1 :])
 
 
 def test_a_path_too_long_for_a_socket_gets_a_short_private_one(
@@ -299,23 +520,16 @@ def test_a_server_on_the_path_is_used_unless_it_is_too_old(
     assert chosen[1] == found
 
 
-async def test_a_full_disk_is_told_and_nothing_is_accepted(tmp_path: Path) -> None:
+def test_a_full_disk_is_told_and_nothing_is_accepted(tmp_path: Path) -> None:
     with EmbeddedRedis(tmp_path) as server:
-        async with Store(url=server.url, settings=ConversationConfig()) as store:
-            # No file of the server may grow any more, as on a disk that is full.
-            resource.prlimit(pid_of(server), resource.RLIMIT_FSIZE, (100, -1))
+        # No file of the server may grow any more, as on a disk that is full.
+        resource.prlimit(pid_of(server), resource.RLIMIT_FSIZE, (100, -1))
 
-            with pytest.raises(StoreError, match="cannot write to its disk") as raised:
-                await _fill(store)
+        keep(server, "the last", "v" * 100)
+        with pytest.raises(redis.exceptions.ResponseError, match="MISCONF"):
+            keep(server, "too much", "v")
 
-            resource.prlimit(pid_of(server), resource.RLIMIT_FSIZE, (-1, -1))
-
-    assert "\n" not in str(raised.value)
-
-
-async def _fill(store: Store) -> None:
-    for number in range(100):
-        await store.accept(an_event(f"{number}" * 50), 1000)
+        resource.prlimit(pid_of(server), resource.RLIMIT_FSIZE, (-1, -1))
 
 
 def test_a_full_disk_at_the_start_is_one_sentence(tmp_path: Path) -> None:
