@@ -8,11 +8,12 @@ keeps them.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 # pydantic reads this file's annotations at run time, so imports are not type-only.
 from pydantic import JsonValue
@@ -46,6 +47,31 @@ class Address:
         if self.thread is not None:
             parts.append(self.thread)
         return ":".join(quote(part, safe="", errors="replace") for part in parts)
+
+    @property
+    def digest(self) -> str:
+        """
+        The key's SHA-256, twelve hex digits: what a log says of a conversation. A key
+        names a person, and logs cannot be made to forget; whoever can guess a key can
+        still find its digest.
+        """
+        return digest_of(self.key)
+
+    @classmethod
+    def from_key(cls, key: str) -> Address:
+        """Return the address that has this key, its user left out."""
+        platform, account, chat, *thread = map(unquote, key.split(":"))
+        return cls(
+            platform=platform,
+            account=account,
+            chat=chat,
+            thread=thread[0] if thread else None,
+        )
+
+
+def digest_of(key: str) -> str:
+    """Return the digest of the conversation with this key."""
+    return hashlib.sha256(key.encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
