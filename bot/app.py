@@ -8,12 +8,20 @@ Heavy libraries are imported where their part is built.
 
 from __future__ import annotations
 
+import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,7 +29,14 @@ import platformdirs
 
 from bot import config as configuration
 from bot import explain, plugin_manager
-from bot.config import Channel, Config, RankingConfig, Use, did_you_mean
+from bot.config import (
+    Channel,
+    Config,
+    OperationsConfig,
+    RankingConfig,
+    Use,
+    did_you_mean,
+)
 from bot.errors import ConfigError, StoreError
 from bot.inference import InferenceThread
 from bot.interfaces import Connector, Embedder, LanguageModel, Named, Progress
@@ -31,12 +46,15 @@ from bot.ranking import Ranking
 from bot.turn import Answerer, Pipeline
 
 if TYPE_CHECKING:
-    from bot.conversation.manager import ConversationManager
+    from bot.conversation.manager import ConversationManager, Role
+    from bot.conversation.redis_server import EmbeddedRedis
     from bot.conversation.store import Store
     from bot.generation.models import ModelStore, Weights
     from bot.knowledge.index import Index
     from bot.knowledge.ingest import IngestReport
     from bot.knowledge.retriever import HybridRetriever
+
+logger = logging.getLogger(__name__)
 
 Choice = TypeVar("Choice", bound=Named)
 
@@ -235,48 +253,61 @@ class App:
             yield store
 
     @asynccontextmanager
-    async def _state(self) -> AsyncIterator[tuple[Store, bool]]:
-        """Open the store; also tell whether no other process is at work on it."""
+    async def _state(self) -> AsyncIterator[tuple[Store, EmbeddedRedis | None]]:
+        """Open the store, and the server of our own where no other is configured."""
         from bot.conversation.redis_server import EmbeddedRedis
         from bot.conversation.store import Store
 
-        url, settings = self.config.redis.url, self.config.conversation
-        if url is not None:
-            async with Store(url=url.get_secret_value(), settings=settings) as store:
-                yield store, True
+        redis, settings = self.config.redis, self.config.conversation
+        if redis.url is not None:
+            url = redis.url.get_secret_value()
+            async with Store(url=url, settings=settings, shards=redis.shards) as store:
+                yield store, None
             return
-        folder, fsync = self.config.data / "redis", self.config.redis.fsync
-        with EmbeddedRedis(folder, fsync=fsync) as server:
-            async with Store(url=server.url, settings=settings, embedded=True) as store:
-                yield store, server.owned
+        with EmbeddedRedis(self.config.data / "redis", fsync=redis.fsync) as server:
+            async with Store(
+                url=server.url, settings=settings, shards=redis.shards, embedded=True
+            ) as store:
+                yield store, server
 
     @asynccontextmanager
-    async def running(
+    async def running(  # noqa: PLR0913 (what a process may do differently)
         self,
         connectors: Mapping[str, Connector] | None = None,
         *,
+        roles: Collection[Role] = ("connectors", "workers"),
         seeds: Callable[[], int] | None = None,
-        resumes: bool = True,
+        shares: bool = True,
         patient: bool = True,
+        operations: OperationsConfig | None = None,
     ) -> AsyncIterator[ConversationManager]:
         """
-        Build everything, and close it in the opposite order. `resumes` takes up what a
-        process that died left unanswered, and is refused while another process is at
-        work: until there are leases, both would work on the same conversations.
+        Build everything, and close it in the opposite order. A process that does not
+        `share` is refused while another one is at work in its data folder: what is
+        said to a person at a terminal must not come out at another one. `operations`
+        says where health and metrics are served; None: nowhere.
         """
         from bot.conversation.manager import ConversationManager
 
         if connectors is None:
             connectors = {one.name: one for one in self.plugins.connectors}
-        async with self._state() as (store, alone):
-            if resumes and not alone:
+        async with AsyncExitStack() as opened:
+            store, server = await opened.enter_async_context(self._state())
+            if not shares and server is not None and not server.owned:
                 raise StoreError(
                     f"data: {str(self.config.data)!r}: in use by another Chorus "
                     f"process; end that one, or name another `data` folder for this one"
                 )
+            answers = _Answers()
+            if operations is not None:
+                await opened.enter_async_context(
+                    self._operations(operations, store, server, roles, answers)
+                )
+            if "workers" in roles:
+                answers.answerer = self.answerer()
             manager = ConversationManager(
                 store=store,
-                answerer=self.answerer(),
+                answerer=answers.answerer,
                 connectors=connectors,
                 observers=self._plugins,
                 actions=self.plugins.actions,
@@ -284,15 +315,55 @@ class App:
                 config=self.config,
                 clock=lambda: datetime.now(UTC),
                 seeds=seeds or (lambda: secrets.randbits(63)),
-                resumes=resumes,
+                roles=roles,
                 patient=patient,
+                alone=server is not None and server.owned,
             )
             await self._plugins.bot_started()
+            opened.push_async_callback(self._plugins.bot_stopped)
+            yield await opened.enter_async_context(manager)
+
+    @asynccontextmanager
+    async def _operations(
+        self,
+        settings: OperationsConfig,
+        store: Store,
+        server: EmbeddedRedis | None,
+        roles: Collection[Role],
+        answers: _Answers,
+    ) -> AsyncIterator[None]:
+        """Serve health, readiness and metrics."""
+        from bot.conversation import overview
+        from bot.operations import Check, Operations
+
+        if settings.port is None:
+            yield
+            return
+
+        async def redis() -> str | None:
+            if server is not None and server.failed is not None:
+                return server.failed
             try:
-                async with manager:
-                    yield manager
-            finally:
-                await self._plugins.bot_stopped()
+                await store.ping()
+            except StoreError as error:
+                return str(error)
+            return None
+
+        async def model() -> str | None:
+            loaded = answers.answerer is not None
+            return None if loaded else "index and model are still being loaded"
+
+        checks: dict[str, Check] = {"redis": redis}
+        if "workers" in roles:
+            checks["model"] = model
+        async with Operations(
+            host=settings.host,
+            port=settings.port,
+            checks=checks,
+            backlogs=partial(overview.backlogs, store),
+        ) as serving:
+            logger.info("health, readiness and metrics are at %s", serving.url)
+            yield
 
     # Describing
 
@@ -308,6 +379,13 @@ class App:
             for name, settings in plugin_manager.settings_schemas().items()
         ]
         return whole
+
+
+@dataclass(slots=True)
+class _Answers:
+    """Who answers, once everything that it needs is loaded."""
+
+    answerer: Answerer | None = None
 
 
 @dataclass(slots=True)
@@ -371,6 +449,9 @@ class ChannelPlugins:
 
     async def turn_started(self, turn: Turn) -> None:
         await self._of(turn.message.address).turn_started(turn)
+
+    def hear_of_replies(self, address: Address) -> bool:
+        return self._of(address).hear_of_replies()
 
     async def reply_sent(self, turn: Turn, reply: Reply) -> None:
         await self._of(turn.message.address).reply_sent(turn, reply)

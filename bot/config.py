@@ -43,10 +43,25 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+REDIS_SCHEMES = (
+    "redis://",
+    "rediss://",
+    "unix://",
+    "redis+sentinel://",
+    "rediss+sentinel://",
+    "redis+cluster://",
+    "rediss+cluster://",
+)
+
+DuringTurn = Literal["queue", "merge", "interrupt"]
+
+
 def _redis_url(url: SecretStr) -> SecretStr:
-    if not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+    if not url.get_secret_value().startswith(REDIS_SCHEMES):
         raise PydanticCustomError(
-            "redis_url", "not a Redis URL; write redis://, rediss:// or unix://"
+            "redis_url",
+            "not a Redis URL; write redis://, rediss://, unix://, redis+sentinel:// "
+            "or redis+cluster://",
         )
     return url
 
@@ -54,8 +69,17 @@ def _redis_url(url: SecretStr) -> SecretStr:
 class RedisConfig(Section):
     url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = Field(
         None,
-        description="redis:// or rediss:// URL; none: Chorus starts a server of its "
+        description="redis://host:6379/0, rediss://…, unix:///path, "
+        "redis+sentinel://host:26379,host:26379/service/0 or "
+        "redis+cluster://host:6379,host:6379; none: Chorus starts a server of its "
         "own in the data folder",
+    )
+    shards: int = Field(
+        1,
+        ge=1,
+        le=1024,
+        description="parts the conversations are spread over; more than 1 only for a "
+        "Redis Cluster, and never changed once there are conversations",
     )
     fsync: Literal["everysec", "always"] = Field(
         "everysec",
@@ -127,6 +151,52 @@ class ConversationConfig(Section):
     max_message_characters: int = Field(
         4000, ge=100, description="longer messages are refused with a clear reply"
     )
+    lane_limit: int = Field(
+        100, ge=1, le=10_000, description="messages that may wait in one conversation"
+    )
+    messages_per_minute: int = Field(
+        60, ge=1, le=100_000, description="messages taken from one person in a minute"
+    )
+    during_turn: DuringTurn = Field(
+        "queue",
+        description="messages that arrive during a turn: queue (each is answered), "
+        "merge (answered together) or interrupt (they stop the running turn)",
+    )
+
+
+class WorkersConfig(Section):
+    concurrency: int = Field(
+        8, ge=1, le=1000, description="conversations one process answers at once"
+    )
+    lease_s: float = Field(
+        15,
+        ge=0.2,
+        le=HOUR_S,
+        description="seconds after which a dead worker's conversation is another's",
+    )
+    attempts: int = Field(
+        3, ge=1, le=1000, description="turns a message may fail before it is set aside"
+    )
+    shutdown_s: float = Field(
+        20, ge=0, le=HOUR_S, description="seconds running turns get when stopping"
+    )
+    max_memory_mb: int | None = Field(
+        None,
+        ge=64,
+        description="peak memory in MiB at which a process finishes its turns and "
+        "ends, to be started again; none: no limit",
+    )
+
+
+class OperationsConfig(Section):
+    host: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        description="address that /health, /ready and /metrics listen on",
+    )
+    port: int | None = Field(
+        9464, ge=0, le=65_535, description="its port; 0: any free one, none: not served"
+    )
 
 
 class RepliesConfig(Section):
@@ -151,7 +221,7 @@ class RepliesConfig(Section):
     busy: str = Field(
         "I am still busy with your earlier messages. Please wait for my answers and "
         "ask again.",
-        description="sent for a message that comes while too many wait for an answer",
+        description="sent once when too many messages wait, or come in a minute",
     )
 
 
@@ -177,6 +247,9 @@ class Channel(Section):
     persona: str | None = Field(None, description="replaces the bot's persona")
     plugins: tuple[Use, ...] | None = Field(None, description="replaces the list")
     ranking: RankingConfig | None = Field(None, description="replaces the section")
+    during_turn: DuringTurn | None = Field(
+        None, description="replaces conversation.during_turn"
+    )
 
     def covers(self, address: Address) -> bool:
         """Tell whether every part that `match` names is the address's."""
@@ -199,12 +272,20 @@ class Config(Section):
     generation: GenerationConfig
     ranking: RankingConfig = RankingConfig()
     conversation: ConversationConfig = ConversationConfig()
+    workers: WorkersConfig = WorkersConfig()
+    operations: OperationsConfig = OperationsConfig()
     replies: RepliesConfig = RepliesConfig()
     plugins: tuple[Use, ...] = Field((), description="enabled, first in line first")
     connectors: tuple[Use, ...] = Field((), description="services the bot talks on")
     channels: tuple[Channel, ...] = Field(
         (), description="narrower settings; the first match counts"
     )
+
+    def during_turn(self, address: Address) -> DuringTurn:
+        """Return what happens to messages that arrive there during a turn."""
+        own = (channel for channel in self.channels if channel.covers(address))
+        channel = next(own, None)
+        return (channel and channel.during_turn) or self.conversation.during_turn
 
     @property
     def fingerprint(self) -> str:

@@ -61,8 +61,14 @@ class TurnCancelled(TurnError):
 
 
 class DeliveryError(ChorusError):
-    """A reply did not reach the platform; `retryable` says whether to try again."""
+    """
+    A reply did not reach the platform. `retryable` says whether to try again,
+    `retry_after_s` when, where the platform says so.
+    """
 
-    def __init__(self, message: str, *, retryable: bool) -> None:
+    def __init__(
+        self, message: str, *, retryable: bool, retry_after_s: float | None = None
+    ) -> None:
         self.retryable = retryable
+        self.retry_after_s = retry_after_s
         super().__init__(message)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import threading
@@ -252,17 +252,52 @@ class Action(Named, Protocol):
     async def run(self, turn: Turn, arguments: str) -> ActionResult: ...
 
 
+Delivery = Literal["at_most_once", "at_least_once"]
+
+
 class Connector(Named, Protocol):
     """
     One service. `run` hands in events through `accept` and returns when the service
-    is finished; it acknowledges nothing to the service before `accept` returned.
-    `send` is idempotent by `key`; it raises DeliveryError.
+    is finished; it acknowledges nothing to the service before `accept` returned, and
+    nothing at all when `accept` raised StoreError. `delivery` says which risk is taken
+    with a reply of which nobody can tell whether it arrived: that the customer never
+    reads it, or reads it twice.
     """
 
+    @property
+    def delivery(self) -> Delivery: ...
     async def run(self, accept: Callable[[Event], Awaitable[Accepted]]) -> None: ...
-    async def send(self, address: Address, reply: Reply, key: str) -> Sent: ...
+    async def send(self, address: Address, reply: Reply, key: str) -> Sent:
+        """
+        Send one reply; called again with the same key it sends nothing. Raises
+        DeliveryError when the reply certainly did not arrive, and returns a `Sent` with
+        the status "unknown" when it may have.
+        """
+        ...
+
     async def status(self, address: Address, text: str) -> None:
         """Show that the bot is working; an empty text ends it. Never raises."""
+        ...
+
+
+@runtime_checkable
+class Finds(Protocol):
+    """A connector that can look whether a reply has arrived."""
+
+    async def find(self, address: Address, key: str) -> Sent | None:
+        """
+        Return what was sent with `key`; None when certainly nothing was. Raises
+        DeliveryError when it cannot be found out, retryable when only for now.
+        """
+        ...
+
+
+@runtime_checkable
+class ShowsFrames(Protocol):
+    """A connector that can show a reply while it is being written."""
+
+    async def frame(self, address: Address, text: str) -> None:
+        """Show all of the text so far, in place of what was shown. Never raises."""
         ...
 
 

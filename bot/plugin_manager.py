@@ -146,6 +146,10 @@ class Plugins:
     ) -> None:
         await self._tell("candidates_ranked", turn=turn, candidates=candidates)
 
+    def hear_of_replies(self) -> bool:
+        """Say whether any plugin wants to be told of replies sent."""
+        return bool(self._implementations("reply_sent"))
+
     async def reply_sent(self, turn: Turn, reply: Reply) -> None:
         await self._tell("reply_sent", turn=turn, reply=reply)
 

@@ -35,7 +35,7 @@ from rich.text import Text
 
 from bot import hookimpl
 from bot.errors import ConfigError, DeliveryError
-from bot.interfaces import Accepted, Connector
+from bot.interfaces import Accepted, Connector, Delivery
 from bot.model import Address, Event, EventKind, Reply, Sent
 
 Accept = Callable[[Event], Awaitable[Accepted]]
@@ -53,6 +53,8 @@ class Terminal:
     """Talks with the person at the keyboard, or with a pipe."""
 
     name = "terminal"
+    # Who looks at a new terminal has lost the old one: better twice than never.
+    delivery: Delivery = "at_least_once"
 
     class Settings(BaseModel):
         model_config = ConfigDict(extra="forbid", frozen=True)
@@ -101,10 +103,13 @@ class Terminal:
                 return
 
     async def send(self, address: Address, reply: Reply, key: str) -> Sent:
-        # `chorus ask` has conversations on this platform too. Its process is gone if
-        # their replies come here, and nobody is left who would read them.
+        # Somebody else's, who talks to the same Redis in another terminal.
         if address.key != self._address.key:
-            return Sent(ids=(key,))
+            raise DeliveryError(
+                f"terminal: {self._address.chat!r} is at this one, not "
+                f"{address.chat!r}",
+                retryable=True,
+            )
         try:
             await self._window.show(reply)
         except BrokenPipeError as error:

@@ -18,8 +18,10 @@ from bot.cli.screen import say, write_json, write_markdown
 from bot.config import Config
 from bot.conversation.state import turn_id
 from bot.errors import TurnError
-from bot.interfaces import Accepted
+from bot.interfaces import Accepted, Delivery
 from bot.model import Address, Event, Record, Reply, Sent
+
+TERMINAL = "terminal"
 
 
 @click.command("ask")
@@ -61,7 +63,7 @@ def with_sources(reply: Reply) -> str:
 def _user(config: Config) -> str:
     """Name the person as the terminal connector does, so that one name forgets both."""
     for use in config.connectors:
-        named = use.settings.get("user") if use.use == OneQuestion.name else None
+        named = use.settings.get("user") if use.use == TERMINAL else None
         if isinstance(named, str) and named:
             return named
     try:
@@ -76,7 +78,7 @@ async def _asked(
     """Return the reply and its record; a refused question has a reply only."""
     seeds = None if seed is None else lambda: seed
     async with bot.app.running(
-        {asking.name: asking}, seeds=seeds, resumes=False, patient=False
+        {asking.name: asking}, seeds=seeds, patient=False
     ) as manager:
         bot.progress("Answering", 0, None)
         await manager.run()
@@ -84,20 +86,24 @@ async def _asked(
         await manager.idle()
     bot.progress.end()
     async with bot.app.store() as store:
+        await store.retire(asking.name)
         return asking.reply, await store.record(turn_id(asking.event))
 
 
 class OneQuestion:
-    """A connector that asks once and is finished when it has the reply."""
+    """
+    A connector that asks once and is finished when it has the reply. It is a platform
+    of its own, so that no other process answers it, or takes its reply.
+    """
 
-    name = "terminal"
+    delivery: Delivery = "at_most_once"
 
     def __init__(self, question: str) -> None:
-        chat = uuid.uuid4().hex
+        self.name = f"ask-{uuid.uuid4().hex[:12]}"
         self.event = Event(
-            id=chat,
+            id="question",
             kind="message",
-            address=Address(platform=self.name, account="ask", chat=chat),
+            address=Address(platform=self.name, account="local", chat="ask"),
             time=datetime.now(UTC),
             text=question,
         )
@@ -115,10 +121,8 @@ class OneQuestion:
         await self._replied.wait()
 
     async def send(self, address: Address, reply: Reply, key: str) -> Sent:
-        # Replies that an earlier, killed process owed to others come along here too.
-        if address.key == self.event.address.key:
-            self.reply = reply
-            self._replied.set()
+        self.reply = reply
+        self._replied.set()
         return Sent(ids=(key,))
 
     async def status(self, address: Address, text: str) -> None:

@@ -48,7 +48,7 @@ def _ingest_the_first_time(bot: Opened) -> None:
 
 
 async def _talk(bot: Opened) -> None:
-    async with bot.app.running(patient=False) as manager:
+    async with bot.app.running(shares=False, patient=False) as manager:
         bot.progress.end()
         await manager.run()
         # The last delivery is marked, or the next process would deliver it again.

@@ -51,9 +51,11 @@ class Stop:
 
     def __init__(self) -> None:
         self.pressed = threading.Event()
+        self.why = ""
         self._limit: asyncio.Timeout | None = None
 
-    def press(self) -> None:
+    def press(self, why: str = "") -> None:
+        self.why = self.why or why
         self.pressed.set()
         if self._limit is not None:
             self._limit.reschedule(asyncio.get_running_loop().time())
@@ -76,12 +78,20 @@ class Stop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """What a turn came to. Without a record it is about the bot, and not logged."""
+    """
+    What a turn came to. Without a record it is about the bot, and not logged. When
+    `silent`, the customer hears nothing, not even that the bot has stopped working.
+    """
 
     reply: Reply
     record: Record | None = None
     slots: Mapping[str, JsonValue] = field(default_factory=dict)
     action: str | None = None
+    silent: bool = False
+
+    @property
+    def outcome(self) -> Outcome | None:
+        return None if self.record is None else self.record.outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +197,12 @@ class Commands:
         reply = Reply(text=self.config.replies.cancelled)
         record = self._record(turn, "cancelled", reply, "the customer stopped it")
         return Answered(reply=reply, record=record)
+
+    def interrupted(self, turn: Turn) -> Answered:
+        """Return silence: the newer message is what the customer waits for."""
+        reply = Reply(text="")
+        record = self._record(turn, "cancelled", reply, "a newer message came")
+        return Answered(reply=reply, record=record, silent=True)
 
     def _record(self, turn: Turn, outcome: Outcome, reply: Reply, why: str) -> Record:
         return Record(

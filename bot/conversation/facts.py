@@ -6,6 +6,7 @@ Knows nothing about how it is stored or read again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -15,13 +16,13 @@ from bot.conversation.commands import Answered
 from bot.model import Event, EventKind, Record, Reply
 
 
-def facts(message: Event, answered: Answered, time: datetime) -> list[Event]:
+def facts(messages: Sequence[Event], answered: Answered, time: datetime) -> list[Event]:
     """Return the turn's events; none for a turn without a record."""
     record = answered.record
     if record is None:
         return []
-    made = _Maker(message, record.turn.id, time)
-    events = [message]
+    made = _Maker(messages[0], record.turn.id, time)
+    events = [*messages]
     if answered.action is not None:
         events.append(made.event("action", "action", {"name": answered.action}))
     events += [

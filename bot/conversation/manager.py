@@ -1,86 +1,66 @@
 """
-The conversation manager: accept, lane, turn, commit, deliver.
+The conversation manager: what one process does for the conversations.
 
-Knows nothing about models, plugins or platforms, nor about Redis: an answerer answers,
-connectors deliver, the store keeps. The messages of one conversation are worked
-strictly in order, conversations beside each other. A message leaves its lane in the
-same step that keeps its answer, so a process may die anywhere and the next one goes on.
-
-One process works all lanes. Leases, which let several share them, belong round
-`_work`; fencing belongs into the store's `commit`.
+It runs connectors, which bring messages and deliver replies, or workers, which answer,
+or both. Any number of processes share one Redis; none knows of the others. Knows
+nothing about how anything is done: inbox, worker and outbox do it, a crew gives each
+its work.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+import resource
+import sys
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Protocol, Self
-from urllib.parse import unquote
+from typing import Literal, Protocol, Self
 
 from bot.config import Config
-from bot.conversation import commands, outbox
-from bot.conversation.cleaning import cleaned, is_readable
-from bot.conversation.commands import Answered, Commands, Stop
-from bot.conversation.facts import facts
-from bot.conversation.outbox import Outbox, pause_s
-from bot.conversation.state import Undelivered, Unwritable, Waiting
+from bot.conversation import commands, inbox, outbox
+from bot.conversation.commands import Commands
+from bot.conversation.crew import Crew, Held
+from bot.conversation.inbox import Inbox
+from bot.conversation.keys import Queue
+from bot.conversation.outbox import Outbox
+from bot.conversation.patience import Patience
 from bot.conversation.store import Store
-from bot.errors import StoreError
+from bot.conversation.tokens import Tokens
+from bot.conversation.worker import Answerer, Worker
+from bot.errors import ChorusError
 from bot.interfaces import Accepted, Action, Connector
-from bot.model import Event, Record, Reply, Turn
+from bot.model import Event, Record
 
-logger = logging.getLogger(__name__)
+Role = Literal["connectors", "workers"]
 
-FROM_CONNECTORS = frozenset({"message", "command", "cancel", "feedback"})
+EVERYTHING: Collection[Role] = ("connectors", "workers")
 WORKING = "Thinking …"
-PATIENCE = 4  # failures of the store in a row; with the pauses, about seven seconds
+ADDRESSES_AT_ONCE = 1000
+LOOK_S = 0.5
 
 
-class Answerer(Protocol):
-    """
-    Answers messages. Raises nothing but asyncio's cancellation: a turn that failed or
-    was stopped comes back as a record that says so. Tells observers of its turns.
-    """
-
-    async def answer(self, turn: Turn, cancelled: threading.Event) -> Record: ...
-
-
-class Observers(commands.Observers, outbox.Observers, Protocol):
+class Observers(commands.Observers, outbox.Observers, inbox.Observers, Protocol):
     """Who is told what happened; one that fails must not be noticed here."""
 
-    async def feedback_received(self, event: Event, record: Record | None) -> None: ...
 
-
-@dataclass(slots=True, kw_only=True)
-class _Lane:
-    """What a lane's worker has to remember between its steps."""
-
-    key: str
-    stop: Stop | None = None
-    failures: int = 0
-    apologised: str | None = None  # the turn the customer was told about
-    record: Record | None = None  # of the turn committed last
+class MemoryUsedUp(ChorusError):
+    """The process has grown to the limit; whoever watches it starts it again."""
 
 
 class ConversationManager:
     """
-    An async context manager: inside it messages are answered, `run` lets the
-    connectors bring them. `resumes` says whether what a former process left behind is
-    taken up: a process that shares another's server must not, since the other one is
-    still at work on it. One that is not `patient` does not wait for a store that stays
-    away: it is cancelled inside, and leaves with the store's error.
+    An async context manager: inside it this process works. `run` lets the connectors
+    bring messages. One that is not `patient` does not wait for a store that stays
+    away: it is cancelled inside, and leaves with the store's error. `alone`: no other
+    process is at work here, so what a former one held is taken over at once.
     """
 
     def __init__(  # noqa: PLR0913 (all it works with comes in here)
         self,
         *,
         store: Store,
-        answerer: Answerer,
+        answerer: Answerer | None,
         connectors: Mapping[str, Connector],
         observers: Observers,
         actions: Sequence[Action],
@@ -89,50 +69,63 @@ class ConversationManager:
         clock: Callable[[], datetime],
         seeds: Callable[[], int],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        resumes: bool = True,
+        roles: Collection[Role] = EVERYTHING,
         patient: bool = True,
-        turns_at_once: int = 8,
-        lane_limit: int = 100,
+        alone: bool = False,
         action_timeout_s: float = 30.0,
     ) -> None:
         self._store = store
-        self._answerer = answerer
         self._connectors = connectors
-        self._observers = observers
         self._config = config
-        self._clock = clock
-        self._seeds = seeds
-        self._sleep = sleep
-        self._outbox = Outbox(
-            store=store, connectors=connectors, observers=observers, sleep=sleep
-        )
-        self._resumes = resumes
-        self._patient = patient
-        self._lane_limit = lane_limit
-        self._commands = Commands(
-            store=store,
-            actions={action.name: action for action in actions},
-            observers=observers,
-            explain=explain,
-            config=config,
-            action_timeout_s=action_timeout_s,
-        )
-        self._turns = asyncio.Semaphore(turns_at_once)
+        self._alone = alone
+        self._roles = roles
+        self._patience = Patience(sleep, patient=patient)
+        self._changed = asyncio.Event()
+        self._full = asyncio.Event()
         self._tasks = asyncio.TaskGroup()
-        self._workers: dict[str, asyncio.Task[None]] = {}
-        self._lanes: dict[str, _Lane] = {}
-        self._woken: set[str] = set()
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._running: list[asyncio.Task[None]] = []
+        self._inbox = Inbox(
+            store=store, platforms=connectors, observers=observers, config=config
+        )
+        self._outbox = Outbox(
+            store=store,
+            connectors=connectors,
+            observers=observers,
+            patience=self._patience,
+            sleep=sleep,
+        )
+        self._crews: list[Crew] = []
+        self._tokens: list[Tokens] = []
+        self._worker: Worker | None = None
+        if "connectors" in roles:
+            self._crews.append(self._crew("out", self._outbox.work, ADDRESSES_AT_ONCE))
+        if "workers" in roles and answerer is not None:
+            self._worker = Worker(
+                store=store,
+                answerer=answerer,
+                commands=Commands(
+                    store=store,
+                    actions={action.name: action for action in actions},
+                    observers=observers,
+                    explain=explain,
+                    config=config,
+                    action_timeout_s=action_timeout_s,
+                ),
+                observers=observers,
+                config=config,
+                clock=clock,
+                seeds=seeds,
+                patience=self._patience,
+            )
+            at_once = config.workers.concurrency
+            self._crews.append(self._crew("ready", self._work, at_once))
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
-        try:
-            if self._resumes:
-                await self._resume()
-        except BaseException as error:
-            await self.__aexit__(type(error), error, error.__traceback__)
-            raise
+        for crew in self._crews:
+            self._tasks.create_task(crew.run())
+        if self._worker is not None:
+            self._running.append(self._tasks.create_task(self._worker.listen()))
         return self
 
     async def __aexit__(
@@ -141,18 +134,82 @@ class ConversationManager:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop at once; what was being worked on stays in its lane."""
-        for key, worker in self._workers.items():
-            if (stop := self._lanes[key].stop) is not None:
-                stop.pressed.set()
-            worker.cancel()
+        """
+        Let what is running finish, for `workers.shutdown_s` and unless something went
+        wrong; the rest goes back into its lane.
+        """
+        well = kind is None or issubclass(kind, MemoryUsedUp)
+        grace_s = self._config.workers.shutdown_s if well else 0
         try:
-            await self._tasks.__aexit__(None, None, None)
-        except BaseExceptionGroup as group:
-            raise _only(group) from None
+            # Workers first: what they answer now is still delivered by this process.
+            for crew in reversed(self._crews):
+                await crew.stop(grace_s)
+        finally:
+            for task in self._running:
+                task.cancel()
+            await self._outbox.close()
+            try:
+                await self._tasks.__aexit__(None, None, None)
+            except BaseExceptionGroup as group:
+                raise _only(group) from None
 
-    async def run(self) -> None:
-        """Run the connectors until each of them has finished, or one fails."""
+    async def run(self, until: asyncio.Event | None = None) -> None:
+        """
+        Run the connectors until each of them has finished, one fails, or `until` is
+        set. A process without connectors works until then. Raises MemoryUsedUp when
+        `workers.max_memory_mb` was reached.
+        """
+        ends = [
+            asyncio.create_task(end.wait())
+            for end in (until, self._full)
+            if end is not None
+        ]
+        talking = asyncio.create_task(self._talk())
+        try:
+            await asyncio.wait({*ends, talking}, return_when="FIRST_COMPLETED")
+            if talking.done():
+                await talking
+        finally:
+            for task in (*ends, talking):
+                task.cancel()
+            await asyncio.gather(*ends, talking, return_exceptions=True)
+        if self._full.is_set():
+            raise MemoryUsedUp(
+                f"workers.max_memory_mb: the process grew to {_peak_mib()} MiB, the "
+                f"limit is {self._config.workers.max_memory_mb}; it has finished its "
+                f"turns and is to be started again"
+            )
+
+    async def idle(self) -> None:
+        """
+        Wait until every accepted message of these platforms is answered and every
+        reply is out.
+        """
+        while True:
+            self._changed.clear()
+            # Lanes first: a message may become a reply between the two looks.
+            lanes_first = reversed(self._tokens)
+            left = [await self._patience(tokens.left) for tokens in lanes_first]
+            if not any(left):
+                break
+            # What others do here changes nothing that we would hear of.
+            try:
+                async with asyncio.timeout(LOOK_S):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+        await self._outbox.settled()
+
+    async def accept(self, event: Event) -> Accepted:
+        """Take an event from a connector; see `Inbox.accept`."""
+        accepted = await self._inbox.accept(event)
+        if accepted == "accepted" and event.kind in {"message", "command"}:
+            self._outbox.show(event.address, WORKING)
+        return accepted
+
+    async def _talk(self) -> None:
+        if "connectors" not in self._roles:
+            await asyncio.Event().wait()
         try:
             async with asyncio.TaskGroup() as tasks:
                 for connector in self._connectors.values():
@@ -160,218 +217,36 @@ class ConversationManager:
         except BaseExceptionGroup as group:
             raise _only(group) from None
 
-    async def idle(self) -> None:
-        """Wait until every accepted message is answered and every reply is out."""
-        await self._idle.wait()
-
-    # Accept
-
-    async def accept(self, event: Event) -> Accepted:
-        """
-        Take an event from a connector. It is durable when this returns, and the
-        connector may acknowledge it to its service then, whatever the answer was.
-        Raises StoreError when it could not be kept: nothing may be acknowledged.
-        """
-        try:
-            return await self._accept(cleaned(event))
-        except Unwritable as error:
-            logger.warning("an event was refused: %s", error)
-            return "refused"
-
-    async def _accept(self, event: Event) -> Accepted:
-        if event.kind not in FROM_CONNECTORS:
-            logger.warning("an event was refused: connectors bring no %r", event.kind)
-            return "refused"
-        if event.address.platform not in self._connectors:
-            logger.warning(
-                "an event was refused: no connector %r", event.address.platform
-            )
-            return "refused"
-        match event.kind:
-            case "cancel":
-                return await self._cancel(event)
-            case "feedback":
-                return await self._feedback(event)
-        notice = self._notice(event.text)
-        if notice is not None:
-            return await self._turn_away(event, notice)
-        return await self._queue(event)
-
-    async def _queue(self, event: Event) -> Accepted:
-        accepted = await self._store.accept(event, self._lane_limit)
-        if accepted == "refused":
-            logger.warning(
-                "a message was refused: %d wait in %s already",
-                self._lane_limit,
-                event.address.key,
-            )
-            busy = Reply(text=self._config.replies.busy)
-            return await self._turn_away(event, busy)
-        # A duplicate wakes the lane too: the first answer may have been lost on its
-        # way from Redis, after the message was kept.
-        self._wake(event.address.key)
-        return accepted
-
-    def _notice(self, text: str) -> Reply | None:
-        replies, limit = self._config.replies, self._config.conversation
-        if len(text) > limit.max_message_characters:
-            # Not str.format: a brace in the operator's text must not break it.
-            told = replies.too_long.replace("{characters}", str(len(text)))
-            told = told.replace("{limit}", str(limit.max_message_characters))
-            return Reply(text=told)
-        return None if is_readable(text) else Reply(text=replies.empty)
-
-    async def _turn_away(self, event: Event, notice: Reply) -> Accepted:
-        accepted = await self._store.turn_away(event, notice)
-        self._wake(event.address.key)
-        return "refused" if accepted == "accepted" else accepted
-
-    async def _cancel(self, event: Event) -> Accepted:
-        accepted = await self._store.claim(event)
-        lane = self._lanes.get(event.address.key)
-        if accepted == "accepted" and lane is not None and lane.stop is not None:
-            lane.stop.press()
-        return accepted
-
-    async def _feedback(self, event: Event) -> Accepted:
-        accepted = await self._store.note(event)
-        if accepted == "accepted":
-            record = await self._judged(event)
-            await self._observers.feedback_received(event, record)
-        return accepted
-
-    async def _judged(self, event: Event) -> Record | None:
-        """Find the turn that `data["turn"]` names, or else the last one."""
-        named = event.data.get("turn")
-        if not isinstance(named, str):
-            return await self._store.last_record(event.address)
-        record = await self._store.record(named)
-        if record is None or record.turn.message.address.key != event.address.key:
-            return None  # nobody judges, or learns about, another conversation's turn
-        return record
-
-    # Lanes
-
-    async def _resume(self) -> None:
-        for key in await self._store.pending():
-            # Only those that can be answered here: a terminal session must not take
-            # up what a customer on Slack was waiting for.
-            if unquote(key.partition(":")[0]) in self._connectors:
-                self._wake(key)
-
-    def _wake(self, key: str) -> None:
-        self._woken.add(key)
-        if key not in self._workers:
-            self._idle.clear()
-            self._lanes[key] = _Lane(key=key)
-            self._workers[key] = self._tasks.create_task(self._work(self._lanes[key]))
-
-    async def _work(self, lane: _Lane) -> None:
-        """Work one lane until it is empty; if patient, outwait a store that is gone."""
-        try:
-            while lane.key in self._woken:
-                self._woken.discard(lane.key)
-                await self._work_off(lane)
-        finally:
-            # No await since the last look at `_woken`: no message can fall between.
-            del self._workers[lane.key], self._lanes[lane.key]
-            if not self._workers:
-                self._idle.set()
-
-    async def _work_off(self, lane: _Lane) -> None:
-        while True:
-            try:
-                work = await self._store.next_work(lane.key)
-                for undelivered in work.undelivered:
-                    await self._outbox.deliver(undelivered, lane.record)
-                if work.waiting is not None:
-                    await self._take_turn(lane, work.waiting)
-                elif not work.undelivered:
-                    return
-                lane.failures = 0
-            except StoreError as error:
-                lane.failures += 1
-                if not self._patient and lane.failures >= PATIENCE:
-                    raise
-                logger.error("conversation %s has to wait: %s", lane.key, error)  # noqa: TRY400
-                await self._sleep(pause_s(lane.failures))
-
-    # A turn
-
-    async def _take_turn(self, lane: _Lane, waiting: Waiting) -> None:
-        lane.stop = Stop()
-        address = waiting.event.address
-        try:
-            async with self._turns:
-                await self._outbox.show(address, WORKING)
-                await self._answer(lane, waiting, lane.stop)
-        except StoreError:
-            await self._apologise(lane, waiting)
-            raise
-        finally:
-            lane.stop = None
-            await self._outbox.show(address, "")
-
-    async def _answer(self, lane: _Lane, waiting: Waiting, stop: Stop) -> None:
-        state = await self._store.load(waiting.event.address)
-        turn = Turn(
-            id=waiting.turn_id,
-            message=waiting.event,
-            seed=self._seeds(),
-            history=state.history,
-            slots=state.slots,
+    def _crew(
+        self, queue: Queue, work: Callable[[Held], Awaitable[None]], at_once: int
+    ) -> Crew:
+        tokens = Tokens(
+            self._store.connection, self._store.shards, queue, list(self._connectors)
         )
-        answered = await self._answered(turn, stop)
-        try:
-            lane.record = await self._commit(waiting, answered)
-        except Unwritable as error:
-            logger.warning("the answer of turn %s cannot be kept: %s", turn.id, error)
-            apology = self._commands.failed(turn, error)
-            lane.record = await self._commit(waiting, apology)
-            await self._observers.turn_failed(turn, error)
-
-    async def _answered(self, turn: Turn, stop: Stop) -> Answered:
-        if stop.pressed.is_set():  # while it waited for its turn
-            return self._commands.stopped(turn)
-        if turn.message.kind == "command":
-            return await self._commands.answer(turn, stop)
-        try:
-            record = await self._answerer.answer(turn, stop.pressed)
-        except Exception as error:
-            # It promised not to raise; a mistake in it ends one turn, not the bot.
-            logger.exception("turn %s: the answerer broke its contract", turn.id)
-            return self._commands.failed(turn, error)
-        return Answered(reply=record.reply, record=record)
-
-    async def _commit(self, waiting: Waiting, answered: Answered) -> Record | None:
-        committed = await self._store.commit(
-            waiting,
-            events=facts(waiting.event, answered, self._clock()),
-            slots=answered.slots,
-            record=answered.record,
-            reply=answered.reply if answered.reply.text else None,
+        self._tokens.append(tokens)
+        return Crew(
+            queue=queue,
+            store=self._store,
+            tokens=tokens,
+            work=work,
+            patience=self._patience,
+            at_once=at_once,
+            lease_s=self._config.workers.lease_s,
+            alone=self._alone,
+            changed=self._changed.set,
         )
-        if committed == "gone":
-            logger.info(
-                "turn %s was dropped: its conversation was erased meanwhile",
-                waiting.turn_id,
-            )
-        return answered.record
 
-    async def _apologise(self, lane: _Lane, waiting: Waiting) -> None:
-        """
-        Tell the customer, once, past the outbox: the store is gone. The message stays
-        in its lane and is answered when the store is back.
-        """
-        if lane.apologised == waiting.turn_id:
-            return
-        lane.apologised = waiting.turn_id
-        apology = Undelivered(
-            turn_id=f"{waiting.turn_id}:apology",
-            address=waiting.event.address,
-            reply=Reply(text=self._config.replies.apology),
-        )
-        await self._outbox.send_past_the_store(apology)
+    async def _work(self, held: Held) -> None:
+        assert self._worker is not None  # noqa: S101 (its crew exists with it only)
+        await self._worker.work(held)
+        limit = self._config.workers.max_memory_mb
+        if limit is not None and _peak_mib() >= limit:
+            self._full.set()
+
+
+def _peak_mib() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // (1024 * 1024 if sys.platform == "darwin" else 1024)
 
 
 def _only(group: BaseExceptionGroup) -> BaseException:

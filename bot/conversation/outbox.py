@@ -1,9 +1,11 @@
 """
 The outbox: committed replies on their way to the platforms.
 
-Knows nothing about turns but their ids. A reply is sent again only when the connector
-said that it did not arrive and may be sent again. After a crash between sending and
-marking, a reply goes out again with the same key, by which `send` is idempotent.
+Knows nothing about turns but their ids. The replies of one address go out in order,
+addresses beside each other. A reply is marked before it is sent, and taken out once
+its outcome is known: ok, rejected (never sent again), later (sent again after a pause)
+or unknown. What is unknown is looked up where the connector can look; where it cannot,
+the connector's `delivery` says whether it is sent again.
 """
 
 from __future__ import annotations
@@ -11,34 +13,54 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
 
+from bot import metrics
 from bot.conversation.cleaning import cleaned_text
-from bot.conversation.state import Undelivered
+from bot.conversation.crew import Held
+from bot.conversation.patience import Patience
+from bot.conversation.sends import Gate, Priority, Shown
+from bot.conversation.state import Outgoing, Undelivered
 from bot.conversation.store import Store
 from bot.errors import DeliveryError
-from bot.interfaces import Connector
+from bot.interfaces import Connector, Finds, ShowsFrames
 from bot.model import Address, Record, Reply, Turn
 
 logger = logging.getLogger(__name__)
 
 ATTEMPTS = 12  # about six minutes
+IN_DOUBT = 3  # attempts, at most, at something of which nobody knows whether it arrived
 LONGEST_PAUSE_S = 60.0
 SEND_S = 60.0
 STATUS_S = 10.0
 
 _UNKNOWN = "it is not known whether it arrived; it is not sent again"
+_PRIORITIES = {"final": Priority.FINAL, "interactive": Priority.INTERACTIVE}
 
 
 class Observers(Protocol):
-    """Who is told that a reply went out."""
+    """Who is told that a reply went out, if anybody wants to hear of it."""
 
+    def hear_of_replies(self, address: Address) -> bool: ...
     async def reply_sent(self, turn: Turn, reply: Reply) -> None: ...
 
 
+class LeaseLost(Exception):
+    """Somebody else delivers here by now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one attempt; `told` says more, `after_s` when to try again."""
+
+    kind: Literal["ok", "rejected", "later", "unknown"]
+    told: str = ""
+    after_s: float | None = None
+
+
 class Outbox:
-    """Delivers replies, one conversation's in order, as its lane asks for it."""
+    """Delivers what is committed, and shows what is going on."""
 
     def __init__(
         self,
@@ -46,49 +68,185 @@ class Outbox:
         store: Store,
         connectors: Mapping[str, Connector],
         observers: Observers,
+        patience: Patience,
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         self._store = store
         self._connectors = connectors
         self._observers = observers
+        self._patience = patience
         self._sleep = sleep
-        # What became of replies that are not marked yet, because the store is gone:
-        # sending them again would repeat them.
-        self._unmarked: dict[str, str | None] = {}
+        self._gates = {name: Gate() for name in connectors}
+        self._shown = {
+            name: Shown(self._gates[name], self._show) for name in connectors
+        }
 
-    async def deliver(self, undelivered: Undelivered, record: Record | None) -> None:
-        """
-        Send a reply and take it out of the outbox. One that the platform will not
-        have is given up, and the turn's record says so.
-        """
-        turn = undelivered.turn_id
-        if turn not in self._unmarked:
-            self._unmarked[turn] = await self._sent(undelivered, ATTEMPTS)
-        problem = self._unmarked[turn]
-        if record is None or record.turn.id != turn:
-            record = await self._store.record(turn)
-        if problem is None:
-            await self._store.delivered(undelivered)
-        else:
-            logger.warning("the reply of turn %s: %s", turn, problem)
-            await self._store.delivered(undelivered, _with_problem(record, problem))
-        del self._unmarked[turn]
+    async def work(self, held: Held) -> None:
+        """Deliver the replies of one address until there are none left."""
+        token = held.token
+        outgoing = await self._patience(lambda: self._store.open_outbox(token))
+        try:
+            while outgoing is not None:
+                problem = await self._deliver(held, outgoing)
+                outgoing = await self._take_out(held, outgoing.undelivered, problem)
+        except LeaseLost:
+            metrics.lease_lost("outbox")
+            logger.warning("the lease on an outbox was lost; another one delivers it")
+        held.over = True
+
+    def show(self, address: Address, text: str) -> None:
+        """Show that the bot is working; an empty text ends it."""
+        self._shown[address.platform].show(Priority.STATUS, address, text)
+
+    def frame(self, address: Address, text: str) -> None:
+        """Show the reply as far as it is written, if the platform can and has time."""
+        if isinstance(self._connectors[address.platform], ShowsFrames):
+            self._shown[address.platform].show(Priority.FRAME, address, text)
+
+    async def settled(self) -> None:
+        for shown in self._shown.values():
+            await shown.settled()
+
+    async def close(self) -> None:
+        for shown in self._shown.values():
+            await shown.close()
+
+    async def _take_out(
+        self, held: Held, undelivered: Undelivered, problem: str | None
+    ) -> Outgoing | None:
+        """Take a reply out of the outbox, and note in its record what went wrong."""
+        record = await self._record(undelivered, problem)
+        if problem is not None:
+            logger.warning("the reply of turn %s: %s", undelivered.turn_id, problem)
+        outgoing = await self._patience(
+            lambda: self._store.sent(
+                held.token, undelivered.turn_id, _with_problem(record, problem)
+            )
+        )
         if problem is None and record is not None:
             await self._observers.reply_sent(record.turn, undelivered.reply)
+        self.show(undelivered.address, "")
+        return outgoing
 
-    async def send_past_the_store(self, undelivered: Undelivered) -> None:
-        """Send, once, what cannot be kept because the store is gone."""
-        problem = await self._sent(undelivered, attempts=1)
-        if problem is not None:
-            logger.warning("%s: %s", undelivered.turn_id, problem)
+    async def _record(
+        self, undelivered: Undelivered, problem: str | None
+    ) -> Record | None:
+        """Return the turn's record, if it is needed at all."""
+        address, turn = undelivered.address, undelivered.turn_id
+        if problem is None and not self._observers.hear_of_replies(address):
+            return None
+        return await self._patience(lambda: self._store.record_of(address, turn))
 
-    async def show(self, address: Address, text: str) -> None:
-        """Show that the bot is working; an empty text ends it."""
+    async def _deliver(self, held: Held, outgoing: Outgoing) -> str | None:
+        """Send a reply; return why that cannot be called delivered, or None."""
+        undelivered = outgoing.undelivered
+        if not undelivered.reply.text:
+            return None
+        tries, doubts = outgoing.tries, 0
+        outcome = Outcome(kind="unknown") if outgoing.doubtful else None
+        while True:
+            if outcome is None:
+                outcome = await self._attempt(held, undelivered)
+            if outcome.kind == "unknown":
+                doubts += 1
+                outcome = await self._resolved(undelivered, outcome, doubts)
+            metrics.delivered(undelivered.address.platform, outcome.kind)
+            if outcome.kind == "ok":
+                return None
+            tries += 1
+            if outcome.kind != "later" or tries >= ATTEMPTS:
+                return _problem(outcome, tries)
+            await self._pause(held, outcome, tries)
+            outcome = None
+
+    async def _pause(self, held: Held, outcome: Outcome, tries: int) -> None:
+        await self._patience(lambda: self._store.later(held.token))
+        pause = pause_s(tries) if outcome.after_s is None else outcome.after_s
+        held.pausing = True
+        await self._sleep(pause)
+        held.pausing = False
+
+    async def _attempt(self, held: Held, undelivered: Undelivered) -> Outcome:
+        connector = self._connectors[undelivered.address.platform]
+        gate = self._gates[undelivered.address.platform]
+        limit = asyncio.timeout(SEND_S)
+        async with gate.admitted(_PRIORITIES[undelivered.urgency]):
+            self._shown[connector.name].drop_frames(undelivered.address)
+            marked = await self._patience(
+                lambda: self._store.mark(held.token, undelivered.turn_id)
+            )
+            # The last moment: whoever was stopped for longer than the lease must not
+            # send what another one has sent meanwhile.
+            if not marked or not held.is_current():
+                raise LeaseLost
+            try:
+                async with limit:
+                    sent = await connector.send(
+                        undelivered.address, undelivered.reply, undelivered.turn_id
+                    )
+            except DeliveryError as error:
+                # What cannot be written as JSON could not go into the record.
+                told = cleaned_text(str(error))
+                kind: Literal["later", "rejected"] = (
+                    "later" if error.retryable else "rejected"
+                )
+                return Outcome(kind=kind, told=told, after_s=error.retry_after_s)
+            # A connector is a stranger's code; one reply must not stop the others.
+            except Exception as error:
+                if limit.expired():
+                    told = f", because it took longer than {SEND_S:g} s"
+                    return Outcome(kind="unknown", told=told)
+                logger.exception("connector %r broke its contract", connector.name)
+                told = cleaned_text(f"connector {connector.name!r} raised {error!r}")
+                return Outcome(kind="rejected", told=told)
+        return Outcome(kind="ok" if sent.status == "ok" else "unknown")
+
+    async def _resolved(
+        self, undelivered: Undelivered, outcome: Outcome, doubts: int
+    ) -> Outcome:
+        """
+        Find out what became of a reply. Where nobody can tell, the connector's
+        `delivery` says which risk is taken.
+        """
+        connector = self._connectors[undelivered.address.platform]
+        if isinstance(connector, Finds):
+            found = await self._find(connector, undelivered)
+            if found is not None:
+                return found
+        if connector.delivery == "at_least_once" and doubts < IN_DOUBT:
+            return Outcome(kind="later", told=_UNKNOWN)
+        return outcome
+
+    async def _find(self, connector: Finds, undelivered: Undelivered) -> Outcome | None:
+        """Look whether the reply is there; None when that cannot be found out."""
+        for attempt in range(1, ATTEMPTS):
+            try:
+                async with asyncio.timeout(SEND_S):
+                    sent = await connector.find(
+                        undelivered.address, undelivered.turn_id
+                    )
+            except DeliveryError as error:
+                if not error.retryable:
+                    return None
+                await self._sleep(error.retry_after_s or pause_s(attempt))
+            # A connector is a stranger's code; without its word there is the setting.
+            except Exception:
+                logger.exception("a connector could not look for a reply")
+                return None
+            else:
+                missing = Outcome(kind="later", told="it did not arrive", after_s=0)
+                return missing if sent is None else Outcome(kind="ok")
+        return None
+
+    async def _show(self, priority: Priority, address: Address, text: str) -> None:
         connector = self._connectors[address.platform]
         limit = asyncio.timeout(STATUS_S)
         try:
             async with limit:
-                await connector.status(address, text)
+                if priority is Priority.FRAME and isinstance(connector, ShowsFrames):
+                    await connector.frame(address, text)
+                else:
+                    await connector.status(address, text)
         except Exception:
             # It promised not to raise; an answer is worth more than its status.
             overdue = f": status took longer than {STATUS_S:g} s"
@@ -98,43 +256,21 @@ class Outbox:
                 overdue if limit.expired() else "",
             )
 
-    async def _sent(self, undelivered: Undelivered, attempts: int) -> str | None:
-        """Send a reply; return why that cannot be called delivered, or None."""
-        connector = self._connectors[undelivered.address.platform]
-        attempt = 1
-        while True:
-            limit = asyncio.timeout(SEND_S)
-            try:
-                async with limit:
-                    sent = await connector.send(
-                        undelivered.address, undelivered.reply, undelivered.turn_id
-                    )
-            except DeliveryError as error:
-                if not error.retryable or attempt >= attempts:
-                    # What cannot be written as JSON could not go into the record.
-                    told = cleaned_text(str(error))
-                    return f"not delivered after attempt {attempt}: {told}"
-            # A connector is a stranger's code; one reply must not stop the others.
-            except Exception as error:
-                if limit.expired():
-                    return f"{_UNKNOWN}, because it took longer than {SEND_S:g} s"
-                logger.exception("connector %r broke its contract", connector.name)
-                told = cleaned_text(repr(error))
-                return f"not delivered, connector {connector.name!r} raised {told}"
-            else:
-                if sent.status == "unknown":
-                    return _UNKNOWN
-                return None
-            await self._sleep(pause_s(attempt))
-            attempt += 1
-
 
 def pause_s(failures: int) -> float:
     """Return how long to wait after so many failures: 1, 2, 4 … 60 seconds."""
     return min(2.0 ** min(failures - 1, 10), LONGEST_PAUSE_S)
 
 
-def _with_problem(record: Record | None, problem: str) -> Record | None:
-    if record is None:
+def _problem(outcome: Outcome, tries: int) -> str:
+    match outcome.kind:
+        case "unknown":
+            return f"{_UNKNOWN}{outcome.told}"
+        case _:
+            return f"not delivered after attempt {tries}: {outcome.told}"
+
+
+def _with_problem(record: Record | None, problem: str | None) -> Record | None:
+    if record is None or problem is None:
         return None
     return replace(record, problems=(*record.problems, f"delivery: {problem}"))

@@ -3,187 +3,510 @@ What Redis does in one step: the Lua scripts, in the 6.2 subset.
 
 Knows keys only by the names it is given. Every script may be sent twice, because the
 client sends a command again when its answer was lost: the second run finds what the
-first one left (the claim's token, the turn's id) and changes nothing. All keys of a
-script, those it makes up from names in other keys included, carry one hash tag.
+first one left (the claim's token, the lease, the turn's id) and changes nothing more.
+All keys of a script, those it makes up from names in other keys included, carry one
+hash tag.
 
-Entries of lanes and outboxes are a turn id followed by JSON.
+A *token* is an entry in a stream of `ready` lanes or `out`boxes. There is at most one
+for each lane and one for each outbox, and it exists as long as there is work there.
+Whoever the consumer group last gave it to holds it, until it is renewed no more and
+the group gives it to another. A *lease* is a name that its holder makes up; the holder
+writes it down when it begins, and only while it stands there may anything be committed.
+
+Fields of `meta`:
+    token, lease, attempts   of the lane: its token, who works on it, how often begun
+    stop                     the turn that the customer wants stopped
+    told                     that the customer was told to wait
+    turn, committed          the turn committed last, and under which lease
+    explained                the last turn with a record
+    out_token, out_lease     of the outbox
+    sending, tries           the reply being sent, how often it could not be sent
+
+Entries of lanes and outboxes: a turn's id, milliseconds of when it came, JSON.
 """
 
 from __future__ import annotations
 
+GROUP = "chorus"
+TURN_LENGTH = 16
+TIME_LENGTH = 13  # milliseconds since 1970, until the year 2286
+
+_COMMON = """
+local function now()
+  local time = redis.call('TIME')
+  return string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+end
+local function begins_with(entry, turn)
+  return entry and string.sub(entry, 1, #turn) == turn
+end
+local function since(entry) return string.sub(entry, 17, 29) end
+local function held_by(stream, group, token, consumer)
+  local held = redis.pcall('XPENDING', stream, group, token, token, 1)
+  return not held.err and held[1] ~= nil and held[1][2] == consumer
+end
+local function give_up(stream, group, token)
+  redis.call('XACK', stream, group, token)
+  redis.call('XDEL', stream, token)
+end
+-- The token of a lane or an outbox, and since when there is something in it.
+local function put_up(stream, meta, field, conversation, ttl, zset, ms)
+  local id = redis.call('XADD', stream, '*', 'c', conversation)
+  redis.call('EXPIRE', stream, ttl)
+  redis.call('HSET', meta, field, id)
+  redis.call('ZADD', zset, ms, conversation)
+end
+"""
+
 # Claim the event and remember who spoke. Returns early for an event seen before; the
 # token tells our own command, sent again, from a duplicate.
 _CLAIM = """
-local function first_time(seen, token, ttl, full)
+local function first_time(seen, token, ttl, refused)
   local owner = redis.call('GET', seen)
   if owner == token then return 'accepted' end
   if owner then return 'duplicate' end
-  if full then return 'refused' end
+  if refused then return 'refused' end
   redis.call('SET', seen, token, 'EX', ttl)
   return nil
 end
-local function remember(person, people, conversation, ttl)
+local function remember(person, people, active, conversation, ttl, ms)
   redis.call('SADD', person, conversation)
   redis.call('EXPIRE', person, ttl)
   redis.call('SADD', people, person)
   redis.call('EXPIRE', people, ttl)
+  redis.call('ZADD', active, ms, conversation)
+  redis.call('ZREMRANGEBYSCORE', active, '-inf', ms - ttl * 1000)
 end
 """
 
-_BEGINS_WITH = """
-local function begins_with(entry, turn)
-  return entry and string.sub(entry, 1, #turn) == turn
+_OWE = """
+local function owe(outbox, out, meta, owed, conversation, ttl, turn, ms, reply)
+  redis.call('RPUSH', outbox, turn .. ms .. reply)
+  redis.call('EXPIRE', outbox, ttl)
+  if redis.call('HEXISTS', meta, 'out_token') == 0 then
+    put_up(out, meta, 'out_token', conversation, ttl, owed, ms)
+  end
+  redis.call('EXPIRE', meta, ttl)
 end
 """
 
-# KEYS seen, person, people, lane, busy; ARGV token, seen ttl, conversation, ttl,
-# entry, limit
+# The entries of the stops are gone after a minute, when nobody can be waiting for one.
+_STOP = """
+local function announce_stop(stops, turn, why, ms)
+  redis.call('XADD', stops, 'MINID', string.format('%.0f', ms - 60000), '*',
+             't', turn, 'w', why)
+  redis.call('EXPIRE', stops, 60)
+end
+"""
+
+# KEYS seen, person, people, active, lane, meta, ready, waiting, rate, stops
+# ARGV claim, seen ttl, conversation, ttl, turn, event, lane limit, limit a minute,
+#      'interrupt' or ''
 ACCEPT = (
-    _CLAIM
+    _COMMON
+    + _CLAIM
+    + _STOP
     + """
-local full = redis.call('LLEN', KEYS[4]) >= tonumber(ARGV[6])
-local before = first_time(KEYS[1], ARGV[1], ARGV[2], full)
+local ms, ttl = now(), ARGV[4]
+local refused = redis.call('LLEN', KEYS[5]) >= tonumber(ARGV[7])
+  or tonumber(redis.call('GET', KEYS[9]) or '0') >= tonumber(ARGV[8])
+local before = first_time(KEYS[1], ARGV[1], ARGV[2], refused)
 if before then return before end
-redis.call('RPUSH', KEYS[4], ARGV[5])
-redis.call('EXPIRE', KEYS[4], ARGV[4])
-redis.call('SADD', KEYS[5], ARGV[3])
-remember(KEYS[2], KEYS[3], ARGV[3], ARGV[4])
+if redis.call('INCR', KEYS[9]) == 1 then redis.call('EXPIRE', KEYS[9], 60) end
+local head = redis.call('LINDEX', KEYS[5], 0)
+if head and ARGV[9] == 'interrupt' then
+  announce_stop(KEYS[10], string.sub(head, 1, 16), 'newer', ms)
+end
+redis.call('RPUSH', KEYS[5], ARGV[5] .. ms .. ARGV[6])
+redis.call('EXPIRE', KEYS[5], ttl)
+if redis.call('HEXISTS', KEYS[6], 'token') == 0 then
+  put_up(KEYS[7], KEYS[6], 'token', ARGV[3], ttl, KEYS[8], ms)
+end
+redis.call('EXPIRE', KEYS[6], ttl)
+remember(KEYS[2], KEYS[3], KEYS[4], ARGV[3], ttl, ms)
 return 'accepted'
 """
 )
 
-# KEYS seen, person, people, outbox, busy; ARGV token, seen ttl, conversation, ttl,
-# entry
-TURN_AWAY = (
-    _CLAIM
-    + """
-local before = first_time(KEYS[1], ARGV[1], ARGV[2], false)
-if before then return before end
-redis.call('RPUSH', KEYS[4], ARGV[5])
-redis.call('EXPIRE', KEYS[4], ARGV[4])
-redis.call('SADD', KEYS[5], ARGV[3])
-remember(KEYS[2], KEYS[3], ARGV[3], ARGV[4])
-return 'accepted'
-"""
-)
-
-# KEYS seen, person, people, log; ARGV token, seen ttl, conversation, ttl, event,
-# events kept
-NOTE = (
-    _CLAIM
-    + """
-local before = first_time(KEYS[1], ARGV[1], ARGV[2], false)
-if before then return before end
-redis.call('RPUSH', KEYS[4], ARGV[5])
-redis.call('LTRIM', KEYS[4], -tonumber(ARGV[6]), -1)
-redis.call('EXPIRE', KEYS[4], ARGV[4])
-remember(KEYS[2], KEYS[3], ARGV[3], ARGV[4])
-return 'accepted'
-"""
-)
-
-# KEYS seen; ARGV token, seen ttl
-CLAIM = (
-    _CLAIM
-    + """
-return first_time(KEYS[1], ARGV[1], ARGV[2], false) or 'accepted'
-"""
-)
-
-# KEYS lane, outbox, busy; ARGV conversation
-NEXT = """
-local replies = redis.call('LRANGE', KEYS[2], 0, -1)
-local head = redis.call('LINDEX', KEYS[1], 0)
-if #replies == 0 and not head then redis.call('SREM', KEYS[3], ARGV[1]) end
-return {replies, head}
-"""
-
-# KEYS log, slots; ARGV window
-LOAD = """
-local events = {}
-local window = tonumber(ARGV[1])
-if window > 0 then events = redis.call('LRANGE', KEYS[1], -window, -1) end
-return {events, redis.call('HGETALL', KEYS[2])}
-"""
-
-# KEYS lane, outbox, log, slots, meta, turns, people
-# ARGV turn, ttl, events kept, record's key prefix, record or '', record's ttl,
-#      outbox entry or '', number of events, events…, slot name, value or '', …
+# KEYS seen, person, people, active, outbox, meta, out, owed
+# ARGV claim, seen ttl, conversation, ttl, turn, reply, 'once' or ''
 #
-# 'gone': the message is no longer at the head of its lane, because the conversation
-# was erased while the turn ran. Nothing of the turn is kept then.
-COMMIT = (
-    _BEGINS_WITH
+# 'once': not again before the next turn was committed.
+TURN_AWAY = (
+    _COMMON
+    + _CLAIM
+    + _OWE
     + """
-local turn = ARGV[1]
-if not begins_with(redis.call('LINDEX', KEYS[1], 0), turn) then
-  if redis.call('HGET', KEYS[5], 'turn') == turn then return 'already' end
-  return 'gone'
+local before = first_time(KEYS[1], ARGV[1], ARGV[2], false)
+if before then return before end
+local ms = now()
+if ARGV[7] == '' or redis.call('HSETNX', KEYS[6], 'told', '1') == 1 then
+  owe(KEYS[5], KEYS[7], KEYS[6], KEYS[8], ARGV[3], ARGV[4], ARGV[5], ms, ARGV[6])
 end
-redis.call('HSET', KEYS[5], 'turn', turn)
-if ARGV[7] ~= '' then
-  redis.call('RPUSH', KEYS[2], ARGV[7])
-  redis.call('EXPIRE', KEYS[2], ARGV[2])
+remember(KEYS[2], KEYS[3], KEYS[4], ARGV[3], ARGV[4], ms)
+return 'accepted'
+"""
+)
+
+# KEYS seen, person, people, active, log
+# ARGV claim, seen ttl, conversation, ttl, event, events kept
+NOTE = (
+    _COMMON
+    + _CLAIM
+    + """
+local before = first_time(KEYS[1], ARGV[1], ARGV[2], false)
+if before then return before end
+redis.call('RPUSH', KEYS[5], ARGV[5])
+redis.call('LTRIM', KEYS[5], -tonumber(ARGV[6]), -1)
+redis.call('EXPIRE', KEYS[5], ARGV[4])
+remember(KEYS[2], KEYS[3], KEYS[4], ARGV[3], ARGV[4], now())
+return 'accepted'
+"""
+)
+
+# KEYS seen, lane, meta, stops; ARGV claim, seen ttl
+STOP = (
+    _COMMON
+    + _CLAIM
+    + _STOP
+    + """
+local before = first_time(KEYS[1], ARGV[1], ARGV[2], false)
+if before then return before end
+local head = redis.call('LINDEX', KEYS[2], 0)
+if head then
+  local turn = string.sub(head, 1, 16)
+  redis.call('HSET', KEYS[3], 'stop', turn)
+  announce_stop(KEYS[4], turn, 'stopped', now())
 end
-local events = tonumber(ARGV[8])
-for i = 9, 8 + events do redis.call('RPUSH', KEYS[3], ARGV[i]) end
-redis.call('LTRIM', KEYS[3], -tonumber(ARGV[3]), -1)
-for i = 9 + events, #ARGV, 2 do
-  if ARGV[i + 1] == '' then redis.call('HDEL', KEYS[4], ARGV[i])
-  else redis.call('HSET', KEYS[4], ARGV[i], ARGV[i + 1]) end
-end
-if ARGV[5] ~= '' then
-  redis.call('SET', ARGV[4] .. turn, ARGV[5], 'EX', ARGV[6])
-  redis.call('HSET', KEYS[5], 'explained', turn)
-  redis.call('RPUSH', KEYS[6], turn)
-  -- A record that nothing points at could not be erased with its conversation.
-  while redis.call('LLEN', KEYS[6]) > tonumber(ARGV[3]) do
-    redis.call('DEL', ARGV[4] .. redis.call('LPOP', KEYS[6]))
+return 'accepted'
+"""
+)
+
+# KEYS stream; ARGV group, consumer, tokens…
+#
+# Returns the tokens that another one holds by now.
+RENEW = (
+    _COMMON
+    + """
+local lost = {}
+for i = 3, #ARGV do
+  if held_by(KEYS[1], ARGV[1], ARGV[i], ARGV[2]) then
+    redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[i], 'JUSTID')
+  else
+    lost[#lost + 1] = ARGV[i]
   end
 end
-for i = 3, 5 do redis.call('EXPIRE', KEYS[i], ARGV[2]) end
--- The pointers to the records live as long as the longer-lived of the two.
-redis.call('EXPIRE', KEYS[6], math.max(tonumber(ARGV[2]), tonumber(ARGV[6])))
-for _, person in ipairs(redis.call('SMEMBERS', KEYS[7])) do
-  redis.call('EXPIRE', person, ARGV[2])
+return lost
+"""
+)
+
+# KEYS ready, meta, lane, waiting, log, slots
+# ARGV group, consumer, token, lease, conversation, messages, window
+#
+# 'lost': another one holds the token. 'empty': the conversation was erased meanwhile.
+BEGIN = (
+    _COMMON
+    + """
+if not held_by(KEYS[1], ARGV[1], ARGV[3], ARGV[2]) then return {'lost'} end
+local messages = redis.call('LRANGE', KEYS[3], 0, ARGV[6] - 1)
+local token = redis.call('HGET', KEYS[2], 'token')
+if #messages == 0 or token ~= ARGV[3] then
+  give_up(KEYS[1], ARGV[1], ARGV[3])
+  if token == ARGV[3] then
+    redis.call('HDEL', KEYS[2], 'token', 'lease', 'attempts', 'stop', 'told')
+    redis.call('ZREM', KEYS[4], ARGV[5])
+  end
+  return {'empty'}
 end
-redis.call('EXPIRE', KEYS[7], ARGV[2])
-redis.call('LPOP', KEYS[1])
+if redis.call('HGET', KEYS[2], 'lease') ~= ARGV[4] then
+  redis.call('HSET', KEYS[2], 'lease', ARGV[4])
+  redis.call('HINCRBY', KEYS[2], 'attempts', 1)
+end
+local events, window = {}, tonumber(ARGV[7])
+if window > 0 then events = redis.call('LRANGE', KEYS[5], -window, -1) end
+local found = redis.call('HMGET', KEYS[2], 'attempts', 'stop')
+return {'begun', found[1], found[2], now(), messages, events,
+        redis.call('HGETALL', KEYS[6])}
+"""
+)
+
+# KEYS ready, meta, lane, waiting, outbox, out, owed, log, slots, turns, people, active,
+#      record, dead
+# ARGV group, token, lease, conversation, turn, messages answered, ttl, events kept,
+#      record's key prefix, record or '', record's ttl, reply or '', why the message
+#      is set aside or '', number of events, events…, slot name, value or '', …
+#
+# 'lost': another one has begun meanwhile. 'gone': the conversation was erased while
+# the turn ran. Nothing of the turn is kept in either case.
+COMMIT = (
+    _COMMON
+    + _OWE
+    + """
+local turn, ttl, kept = ARGV[5], ARGV[7], tonumber(ARGV[8])
+local meta = redis.call('HMGET', KEYS[2], 'lease', 'turn', 'committed', 'attempts')
+if meta[2] == turn and meta[3] == ARGV[3] then return 'already' end
+if redis.call('EXISTS', KEYS[2]) == 0 then return 'gone' end
+if meta[1] ~= ARGV[3] then return 'lost' end
+local head = redis.call('LINDEX', KEYS[3], 0)
+if not begins_with(head, turn) then return 'gone' end
+local ms = now()
+redis.call('HSET', KEYS[2], 'turn', turn, 'committed', ARGV[3])
+if ARGV[12] ~= '' then
+  owe(KEYS[5], KEYS[6], KEYS[2], KEYS[7], ARGV[4], ttl, turn, ms, ARGV[12])
+end
+if ARGV[13] ~= '' then
+  redis.call('XADD', KEYS[14], '*', 'c', ARGV[4], 't', turn, 'a', meta[4] or '0',
+             'w', ARGV[13], 'm', head)
+  redis.call('EXPIRE', KEYS[14], ttl)
+end
+local events = tonumber(ARGV[14])
+for i = 15, 14 + events do redis.call('RPUSH', KEYS[8], ARGV[i]) end
+redis.call('LTRIM', KEYS[8], -kept, -1)
+for i = 15 + events, #ARGV, 2 do
+  if ARGV[i + 1] == '' then redis.call('HDEL', KEYS[9], ARGV[i])
+  else redis.call('HSET', KEYS[9], ARGV[i], ARGV[i + 1]) end
+end
+if ARGV[10] ~= '' then
+  redis.call('SET', KEYS[13], ARGV[10], 'EX', ARGV[11])
+  redis.call('HSET', KEYS[2], 'explained', turn)
+  redis.call('RPUSH', KEYS[10], turn)
+  -- A record that nothing points at could not be erased with its conversation.
+  while redis.call('LLEN', KEYS[10]) > kept do
+    redis.call('DEL', ARGV[9] .. redis.call('LPOP', KEYS[10]))
+  end
+end
+for _, key in ipairs({KEYS[2], KEYS[8], KEYS[9], KEYS[11]}) do
+  redis.call('EXPIRE', key, ttl)
+end
+-- The pointers to the records live as long as the longer-lived of the two.
+redis.call('EXPIRE', KEYS[10], math.max(tonumber(ttl), tonumber(ARGV[11])))
+for _, person in ipairs(redis.call('SMEMBERS', KEYS[11])) do
+  redis.call('EXPIRE', person, ttl)
+end
+redis.call('ZADD', KEYS[12], ms, ARGV[4])
+for _ = 1, tonumber(ARGV[6]) do redis.call('LPOP', KEYS[3]) end
+give_up(KEYS[1], ARGV[1], ARGV[2])
+redis.call('HDEL', KEYS[2], 'token', 'lease', 'attempts', 'stop', 'told')
+local following = redis.call('LINDEX', KEYS[3], 0)
+if following then
+  put_up(KEYS[1], KEYS[2], 'token', ARGV[4], ttl, KEYS[4], since(following))
+else
+  redis.call('ZREM', KEYS[4], ARGV[4])
+end
 return 'committed'
 """
 )
 
-# KEYS outbox, record; ARGV turn, the record as it is now or ''
-DELIVERED = (
-    _BEGINS_WITH
+# KEYS stream, meta; ARGV group, consumer, token, lease, conversation, name of the
+#      token's field, of the lease's, 'again' or ''
+#
+# Lets the next one begin at once. Without 'again' it does not count as an attempt.
+HAND_BACK = (
+    _COMMON
     + """
-if not begins_with(redis.call('LINDEX', KEYS[1], 0), ARGV[1]) then return 0 end
-redis.call('LPOP', KEYS[1])
-if ARGV[2] ~= '' then redis.call('SET', KEYS[2], ARGV[2], 'XX', 'KEEPTTL') end
+if redis.call('HGET', KEYS[2], ARGV[6]) ~= ARGV[3]
+  or not held_by(KEYS[1], ARGV[1], ARGV[3], ARGV[2]) then return 0 end
+if redis.call('HGET', KEYS[2], ARGV[7]) == ARGV[4] then
+  redis.call('HDEL', KEYS[2], ARGV[7])
+  if ARGV[7] == 'lease' and ARGV[8] == '' then
+    redis.call('HINCRBY', KEYS[2], 'attempts', -1)
+  end
+end
+give_up(KEYS[1], ARGV[1], ARGV[3])
+redis.call('HSET', KEYS[2], ARGV[6],
+           redis.call('XADD', KEYS[1], '*', 'c', ARGV[5]))
 return 1
 """
 )
 
-# KEYS lane, outbox, log, slots, meta, turns, people, busy
-# ARGV conversation, record's key prefix, 'all' or 'keep lane'
+_OUTBOX = """
+local function close(out, group, meta, owed, conversation, token)
+  give_up(out, group, token)
+  redis.call('HDEL', meta, 'out_token', 'out_lease', 'sending', 'tries')
+  redis.call('ZREM', owed, conversation)
+  return {'empty'}
+end
+"""
+
+# KEYS out, meta, outbox, owed; ARGV group, consumer, token, lease, conversation
+#
+# Returns the head, whether somebody was sending it who has not said what became of it,
+# and how often it could not be sent.
+OPEN = (
+    _COMMON
+    + _OUTBOX
+    + """
+if not held_by(KEYS[1], ARGV[1], ARGV[3], ARGV[2]) then return {'lost'} end
+local found = redis.call('HMGET', KEYS[2], 'out_token', 'sending', 'tries')
+if found[1] ~= ARGV[3] then
+  give_up(KEYS[1], ARGV[1], ARGV[3])
+  return {'lost'}
+end
+local head = redis.call('LINDEX', KEYS[3], 0)
+if not head then
+  return close(KEYS[1], ARGV[1], KEYS[2], KEYS[4], ARGV[5], ARGV[3])
+end
+redis.call('HSET', KEYS[2], 'out_lease', ARGV[4])
+local doubtful = found[2] and begins_with(head, found[2]) and '1' or '0'
+return {'open', head, doubtful, found[3] or '0'}
+"""
+)
+
+# KEYS meta; ARGV lease, turn
+#
+# The last thing before a reply is sent.
+MARK = """
+if redis.call('HGET', KEYS[1], 'out_lease') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], 'sending', ARGV[2])
+return 1
+"""
+
+# KEYS out, meta, outbox, owed, record
+# ARGV group, token, lease, conversation, turn, the record as it is now or ''
+#
+# Takes the reply out and returns the next one, if there is any.
+SENT = (
+    _COMMON
+    + _OUTBOX
+    + """
+local found = redis.call('HMGET', KEYS[2], 'out_token', 'out_lease')
+if not found[1] then return {'empty'} end
+if found[2] ~= ARGV[3] then return {'lost'} end
+if begins_with(redis.call('LINDEX', KEYS[3], 0), ARGV[5]) then
+  redis.call('LPOP', KEYS[3])
+  redis.call('HDEL', KEYS[2], 'sending', 'tries')
+  if ARGV[6] ~= '' then redis.call('SET', KEYS[5], ARGV[6], 'XX', 'KEEPTTL') end
+end
+local head = redis.call('LINDEX', KEYS[3], 0)
+if not head then
+  return close(KEYS[1], ARGV[1], KEYS[2], KEYS[4], ARGV[4], ARGV[2])
+end
+redis.call('ZADD', KEYS[4], since(head), ARGV[4])
+return {'open', head, '0', '0'}
+"""
+)
+
+# KEYS meta; ARGV lease
+#
+# The reply did not arrive, and is not being sent until it is marked again.
+LATER = """
+if redis.call('HGET', KEYS[1], 'out_lease') ~= ARGV[1] then return 0 end
+redis.call('HDEL', KEYS[1], 'sending')
+return redis.call('HINCRBY', KEYS[1], 'tries', 1)
+"""
+
+# KEYS lane, outbox, log, slots, meta, turns, people, ready, out, waiting, owed, active,
+#      dead
+# ARGV group, conversation, record's key prefix, rate's key prefix, person's key
+#      prefix, 'all' or 'keep lane'
 #
 # A customer who asks to be forgotten is still being answered, and may have written
-# more since: the lane stays then, and with it who is in it.
-ERASE = """
+# more since: lane and outbox stay then, and with them who is in it.
+ERASE = (
+    _COMMON
+    + """
 local messages = redis.call('LLEN', KEYS[1])
 local replies = redis.call('LLEN', KEYS[2])
 local events = redis.call('LLEN', KEYS[3])
 local slots = redis.call('HLEN', KEYS[4])
 local records = 0
 for _, turn in ipairs(redis.call('LRANGE', KEYS[6], 0, -1)) do
-  records = records + redis.call('DEL', ARGV[2] .. turn)
+  records = records + redis.call('DEL', ARGV[3] .. turn)
 end
-redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6])
-if ARGV[3] == 'keep lane' then return {0, replies, events, slots, records} end
+for _, entry in ipairs(redis.call('XRANGE', KEYS[13], '-', '+')) do
+  if entry[2][2] == ARGV[2] then
+    redis.call('XDEL', KEYS[13], entry[1])
+    messages = messages + 1
+  end
+end
+redis.call('DEL', KEYS[3], KEYS[4], KEYS[6])
+if ARGV[6] == 'keep lane' then
+  redis.call('HDEL', KEYS[5], 'turn', 'committed', 'explained')
+  return {0, 0, events, slots, records}
+end
+local tokens = redis.call('HMGET', KEYS[5], 'token', 'out_token')
+if tokens[1] then give_up(KEYS[8], ARGV[1], tokens[1]) end
+if tokens[2] then give_up(KEYS[9], ARGV[1], tokens[2]) end
 for _, person in ipairs(redis.call('SMEMBERS', KEYS[7])) do
-  redis.call('SREM', person, ARGV[1])
+  redis.call('SREM', person, ARGV[2])
+  redis.call('DEL', ARGV[4] .. string.sub(person, #ARGV[5] + 1))
 end
-redis.call('DEL', KEYS[1], KEYS[7])
-redis.call('SREM', KEYS[8], ARGV[1])
+redis.call('DEL', KEYS[1], KEYS[2], KEYS[5], KEYS[7])
+for i = 10, 12 do redis.call('ZREM', KEYS[i], ARGV[2]) end
 return {messages, replies, events, slots, records}
+"""
+)
+
+# KEYS waiting, owed; ARGV the prefix of conversations' keys, most of each
+#
+# Returns now, then for each conversation: its key, length of lane, since when, length
+# of outbox, since when.
+BACKLOG = (
+    _COMMON
+    + """
+local found = {}
+for i, part in ipairs({':lane', ':outbox'}) do
+  local members = redis.call('ZRANGE', KEYS[i], 0, ARGV[2] - 1, 'WITHSCORES')
+  for j = 1, #members, 2 do
+    local row = found[members[j]] or {0, '0', 0, '0'}
+    row[2 * i - 1] = redis.call('LLEN', ARGV[1] .. members[j] .. part)
+    row[2 * i] = string.format('%.0f', members[j + 1])
+    found[members[j]] = row
+  end
+end
+local rows = {}
+for conversation, row in pairs(found) do
+  rows[#rows + 1] = {conversation, row[1], row[2], row[3], row[4]}
+end
+return {now(), rows}
+"""
+)
+
+# KEYS dead, lane, meta, ready, waiting, active
+# ARGV entry, conversation, ttl, the turn that will answer it
+#
+# The message is put at the end of its lane, as if it had come just now.
+RETRY = (
+    _COMMON
+    + """
+local entry = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])[1]
+if not entry then return 0 end
+local ms = now()
+redis.call('RPUSH', KEYS[2], ARGV[4] .. ms .. string.sub(entry[2][10], 30))
+redis.call('EXPIRE', KEYS[2], ARGV[3])
+if redis.call('HEXISTS', KEYS[3], 'token') == 0 then
+  put_up(KEYS[4], KEYS[3], 'token', ARGV[2], ARGV[3], KEYS[5], ms)
+end
+redis.call('EXPIRE', KEYS[3], ARGV[3])
+redis.call('ZADD', KEYS[6], ms, ARGV[2])
+redis.call('XDEL', KEYS[1], ARGV[1])
+return 1
+"""
+)
+
+# KEYS stream; ARGV group, consumer
+#
+# A consumer is removed only when nothing is left in its name: removing it would lose
+# the tokens that it holds.
+LEAVE = """
+local known = redis.pcall('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])
+if known.err then return 0 end
+for _, consumer in ipairs(known) do
+  local row = {}
+  for i = 1, #consumer, 2 do row[consumer[i]] = consumer[i + 1] end
+  local stale = row['idle'] > 3600000 or row['name'] == ARGV[2]
+  if stale and row['pending'] == 0 then
+    redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], row['name'])
+  end
+end
+return 1
+"""
+
+# KEYS ready, out
+#
+# Removes the streams of a platform that nobody will use again, if they are empty.
+RETIRE = """
+for _, key in ipairs(KEYS) do
+  if redis.call('XLEN', key) == 0 then redis.call('DEL', key) end
+end
+return 1
 """

@@ -13,16 +13,22 @@ from typing import Generic, Literal, TypeVar
 
 from pydantic import ConfigDict, JsonValue, TypeAdapter
 
+from bot.conversation.scripts import TURN_LENGTH
 from bot.errors import StoreError, TurnError
 from bot.model import Address, Event, Record, Reply
 
-TURN_ID_LENGTH = 16
+# 'lost': another worker has begun meanwhile; 'gone': the conversation was erased.
+Committed = Literal["committed", "already", "lost", "gone"]
 
-Committed = Literal["committed", "already", "gone"]
+Urgency = Literal["final", "interactive"]
 
 
 class Unwritable(TurnError):
     """Something that came from outside, or from a plugin, cannot be kept as JSON."""
+
+
+class Unreadable(StoreError):
+    """Something in Redis is not what this version of Chorus writes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,27 +41,76 @@ class State:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """An accepted message at the head of its lane, and the turn that will answer it."""
+    """An accepted message in its lane, and the turn that will answer it."""
 
     turn_id: str
     event: Event
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """
+    A lane that was begun on: its first messages (never none), how often the first was
+    begun, whether the customer wants it stopped, how long it waited, and the state.
+    """
+
+    messages: Sequence[Waiting]
+    attempts: int
+    stop: bool
+    waited_s: float
+    state: State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Undelivered:
-    """A committed reply on its way to the platform."""
+    """A committed reply on its way to the platform. An empty one ends a status only."""
 
     turn_id: str
     address: Address
     reply: Reply
+    urgency: Urgency = "final"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """What there is to do in one conversation: replies to send, a message to answer."""
+class Outgoing:
+    """
+    The reply at the head of an outbox. `doubtful`: somebody who was sending it died,
+    so that it may have arrived. `tries`: how often it could not be sent.
+    """
 
-    undelivered: Sequence[Undelivered] = ()
-    waiting: Waiting | None = None
+    undelivered: Undelivered
+    doubtful: bool
+    tries: int
+
+
+LaneState = Literal["answering", "waiting", "delivering", "idle"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    """One conversation, as `chorus conversations` lists it. Times are seconds ago."""
+
+    key: str
+    digest: str
+    state: LaneState
+    waiting: int
+    waiting_s: float
+    undelivered: int
+    undelivered_s: float
+    events: int
+    quiet_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """A message that was set aside, and why. `id` is its turn's."""
+
+    id: str
+    digest: str
+    platform: str
+    attempts: int
+    why: str
+    age_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +139,15 @@ def turn_id(event: Event) -> str:
     """Return the id of the turn that answers `event`, the same whenever it is asked."""
     # A key has no space in it, so no two pairs of key and id read alike.
     named = f"{event.address.key} {event.id}".encode(errors="replace")
-    return hashlib.sha256(named).hexdigest()[:TURN_ID_LENGTH]
+    return hashlib.sha256(named).hexdigest()[:TURN_LENGTH]
+
+
+def retried(turn: str) -> str:
+    """
+    Return the id of the turn that answers a message set aside in `turn`: another one,
+    or whoever knows replies by their turn would take its answer for the apology.
+    """
+    return hashlib.sha256(f"{turn} retried".encode()).hexdigest()[:TURN_LENGTH]
 
 
 Kept = TypeVar("Kept")
@@ -112,7 +175,7 @@ class Json(Generic[Kept]):
             return self._adapter.validate_json(b"[%b]" % written)[0]
         except ValueError as error:
             # The error itself would show what people wrote.
-            raise StoreError(
+            raise Unreadable(
                 "an entry in Redis cannot be read; it was written by another version "
                 "of Chorus: run that one, or erase the conversation with "
                 "`chorus forget`"

@@ -1,83 +1,58 @@
 """
-The store: conversations in Redis, one round trip for each step of a turn.
+The store: conversations in Redis, one round trip for each step of a message's way.
 
-Redis is known here and in redis_server.py only; what goes wrong with it leaves as
-StoreError. The work is bounded by the window, never by the length of a conversation.
-
-    chorus:{s0}:busy               set of the conversations with work to do
-    chorus:{s0}:seen:<hash>        an event's claim, for a day; says nothing about it
-    chorus:{s0}:record:<turn>      what `chorus explain` shows, with its own TTL
-    chorus:{s0}:person:<id>        set of the conversations a person spoke in
-    chorus:{s0}:c:<key>:lane       accepted, unanswered messages
-    chorus:{s0}:c:<key>:outbox     committed, undelivered replies
-    chorus:{s0}:c:<key>:log        the last events
-    chorus:{s0}:c:<key>:slots      hash, values in JSON
-    chorus:{s0}:c:<key>:meta       hash: turn (the last one), explained (the last with a
-                                   record)
-    chorus:{s0}:c:<key>:turns      ids of the turns with a record
-    chorus:{s0}:c:<key>:people     who spoke in it
-
-The shard's tag comes first, so that no id with braces in it can move a key. There is
-one shard. Everything expires but `busy`, whose stale members the next look takes out.
+Redis is known here and in the modules that this one is built on only; what goes wrong
+with it leaves as StoreError. The work is bounded by the window, never by the length of
+a conversation. What is called what is in keys.py, what happens in one step in
+scripts.py.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Literal, Self
-from urllib.parse import quote, urlsplit
 
 from pydantic import JsonValue
-from redis import exceptions
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialWithJitterBackoff
 
 from bot.config import ConversationConfig
 from bot.conversation import scripts
+from bot.conversation.connection import Connection
+from bot.conversation.keys import META, Part, Queue, Shards, person_of, platform_of
+from bot.conversation.scripts import GROUP, TIME_LENGTH, TURN_LENGTH
 from bot.conversation.state import (
     EVENTS,
     RECORDS,
     REPLIES,
     SLOTS,
-    TURN_ID_LENGTH,
+    Begun,
     Committed,
     Forgotten,
+    Outgoing,
     State,
     Undelivered,
     Unwritable,
+    Urgency,
     Waiting,
-    Work,
     turn_id,
 )
+from bot.conversation.tokens import Token
 from bot.errors import StoreError
 from bot.interfaces import Accepted
 from bot.model import Address, Event, Record, Reply
 
 DAY_S = 86_400
 SEEN_S = DAY_S  # platforms retry for minutes, at most hours
-TIMEOUT_S = 5.0
-RETRIES = 3
-CONNECTIONS = 50
 REWRITE_S = 60.0
 REWRITE_PAUSE_S = 0.02
 
-_PREFIX = "chorus:{s0}"
-_BUSY = f"{_PREFIX}:busy"
-_RECORD = f"{_PREFIX}:record:"
-
-# What redis-py raises: most of it, but not all, has RedisError as its base.
-REDIS_ERRORS = (
-    exceptions.RedisError,
-    exceptions.RedisClusterException,
-    exceptions.ChildDeadlockedError,
-    exceptions.IncorrectPolicyType,
-)
+# The names of a queue's fields in `meta`: of its token, and of the lease on it.
+_FIELDS: Mapping[Queue, tuple[str, str]] = {
+    "ready": ("token", "lease"),
+    "out": ("out_token", "out_lease"),
+}
 
 
 class Store:
@@ -87,33 +62,41 @@ class Store:
     """
 
     def __init__(
-        self, *, url: str, settings: ConversationConfig, embedded: bool = False
+        self,
+        *,
+        url: str,
+        settings: ConversationConfig,
+        shards: int = 1,
+        embedded: bool = False,
     ) -> None:
-        self._where = without_password(url)
+        self.connection = Connection(url)
+        self.shards = Shards(shards)
         self._embedded = embedded
-        self._window = settings.window_events
-        self._max_events = settings.max_events
-        self._ttl_s = _seconds(settings.ttl_days)
+        self._settings = settings
+        self.ttl_s = _seconds(settings.ttl_days)
         self._record_ttl_s = _seconds(settings.record_ttl_days)
-        self._client = Redis.from_pool(_pool(url, self._where))
-        register = self._client.register_script
-        self._accept = register(scripts.ACCEPT)
-        self._turn_away = register(scripts.TURN_AWAY)
-        self._note = register(scripts.NOTE)
-        self._claim = register(scripts.CLAIM)
-        self._next = register(scripts.NEXT)
-        self._load = register(scripts.LOAD)
-        self._commit = register(scripts.COMMIT)
-        self._delivered = register(scripts.DELIVERED)
-        self._erase = register(scripts.ERASE)
+        script = self.connection.script
+        self._accept = script(scripts.ACCEPT)
+        self._turn_away = script(scripts.TURN_AWAY)
+        self._note = script(scripts.NOTE)
+        self._stop = script(scripts.STOP)
+        self._begin = script(scripts.BEGIN)
+        self._commit = script(scripts.COMMIT)
+        self._hand_back = script(scripts.HAND_BACK)
+        self._open = script(scripts.OPEN)
+        self._sent = script(scripts.SENT)
+        self._later = script(scripts.LATER)
+        self._mark = script(scripts.MARK)
+        self._erase = script(scripts.ERASE)
+        self._retire = script(scripts.RETIRE)
         self._rewriting = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
+        await self.connection.__aenter__()
         try:
-            with self._translated():
-                await self._client.ping()
+            await self._check_shards()
         except BaseException:
-            await self._client.aclose()
+            await self.connection.__aexit__(None, None, None)
             raise
         return self
 
@@ -123,137 +106,308 @@ class Store:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._client.aclose()
+        await self.connection.__aexit__(kind, error, traceback)
+
+    async def _check_shards(self) -> None:
+        """With another number of shards, conversations would not be found again."""
+        wanted = len(self.shards.all)
+        client: Any = self.connection.commands
+        with self.connection.translated():
+            await client.hsetnx(META, "shards", wanted)
+            found = int(await client.hget(META, "shards"))
+        if found != wanted:
+            raise StoreError(
+                f"redis.shards: {wanted}, but the conversations in "
+                f"{self.connection.where!r} are spread over {found}; write {found}"
+            )
+
+    async def ping(self) -> None:
+        client: Any = self.connection.commands
+        with self.connection.translated():
+            await client.ping()
 
     # Into a conversation
 
-    async def accept(self, event: Event, lane_limit: int) -> Accepted:
-        """Claim the event and put it at the end of its lane."""
-        entry = _entry(turn_id(event), EVENTS.write(event))
+    async def accept(self, event: Event, *, interrupts: bool = False) -> Accepted:
+        """
+        Claim the event and put it at the end of its lane. `interrupts` stops the turn
+        that is running there.
+        """
+        shard = self.shards.of(event.address.key)
+        person = person_of(event.address)
         return await self._claimed(
-            self._accept, event, ["lane", _BUSY], [entry, lane_limit]
+            self._accept,
+            event,
+            keys=[
+                *self._parts(event.address, "lane", "meta"),
+                self._queue(event.address, "ready"),
+                shard.named("waiting"),
+                shard.rate(person),
+                shard.named("stops"),
+            ],
+            args=[
+                turn_id(event),
+                EVENTS.write(event),
+                self._settings.lane_limit,
+                self._settings.messages_per_minute,
+                "interrupt" if interrupts else "",
+            ],
         )
 
-    async def turn_away(self, event: Event, notice: Reply) -> Accepted:
-        """Claim the event and answer it without a turn; its text is not kept."""
+    async def turn_away(
+        self, event: Event, notice: Reply, *, once: bool = False
+    ) -> Accepted:
+        """
+        Claim the event and answer it without a turn; its text is not kept. `once`: say
+        nothing if this was said since the last turn.
+        """
         undelivered = Undelivered(
-            turn_id=turn_id(event), address=event.address, reply=notice
+            turn_id=turn_id(event),
+            address=event.address,
+            reply=notice,
+            urgency="interactive",
         )
-        entry = _entry(undelivered.turn_id, REPLIES.write(undelivered))
-        return await self._claimed(self._turn_away, event, ["outbox", _BUSY], [entry])
+        return await self._claimed(
+            self._turn_away,
+            event,
+            keys=[
+                *self._parts(event.address, "outbox", "meta"),
+                self._queue(event.address, "out"),
+                self.shards.of(event.address.key).named("owed"),
+            ],
+            args=[
+                undelivered.turn_id,
+                REPLIES.write(undelivered),
+                "once" if once else "",
+            ],
+        )
 
     async def note(self, event: Event) -> Accepted:
         """Claim the event and log it; nothing answers it."""
         return await self._claimed(
-            self._note, event, ["log"], [EVENTS.write(event), self._max_events]
+            self._note,
+            event,
+            keys=self._parts(event.address, "log"),
+            args=[EVENTS.write(event), self._settings.max_events],
         )
 
-    async def claim(self, event: Event) -> Accepted:
-        """Claim the event; nothing of it is kept."""
+    async def stop(self, event: Event) -> Accepted:
+        """Claim the event and stop the turn at the head of its lane; keep nothing."""
         EVENTS.write(event)  # what cannot be written may not claim either
-        with self._translated():
-            answer = await self._claim(keys=[_seen(event)], args=[_token(), SEEN_S])
-        return _accepted(answer)
+        shard = self.shards.of(event.address.key)
+        keys = [
+            shard.seen(event),
+            *self._parts(event.address, "lane", "meta"),
+            shard.named("stops"),
+        ]
+        with self.connection.translated():
+            return _accepted(await self._stop(keys=keys, args=[_claim(), SEEN_S]))
 
     async def _claimed(
-        self, script: Any, event: Event, parts: Sequence[str], more: Sequence[Any]
+        self, script: Any, event: Event, keys: Sequence[str], args: Sequence[Any]
     ) -> Accepted:
-        conversation = event.address.key
-        keys = [_seen(event), _person(event.address), _key(conversation, "people")]
-        keys += [part if part == _BUSY else _key(conversation, part) for part in parts]
-        args = [_token(), SEEN_S, conversation, self._ttl_s, *more]
-        with self._translated():
-            return _accepted(await script(keys=keys, args=args))
+        shard = self.shards.of(event.address.key)
+        claim_keys = [
+            shard.seen(event),
+            shard.person(person_of(event.address)),
+            *self._parts(event.address, "people"),
+            shard.named("active"),
+        ]
+        claim_args = [_claim(), SEEN_S, event.address.key, self.ttl_s]
+        with self.connection.translated():
+            answer = await script(keys=[*claim_keys, *keys], args=[*claim_args, *args])
+        return _accepted(answer)
 
     # A turn
 
-    async def pending(self) -> list[str]:
-        """Return the keys of the conversations with messages or replies left over."""
-        with self._translated():
-            return sorted(key.decode() for key in await self._members(_BUSY))
+    async def begin(self, token: Token, messages: int = 1) -> Begun | None:
+        """
+        Take up the lane of `token`: its first `messages`, and what the turn starts
+        from. None when there is nothing to do, or another one holds the token.
+        """
+        shard = self.shards.of(token.conversation)
+        keys = [
+            token.stream,
+            shard.of(token.conversation, "meta"),
+            shard.of(token.conversation, "lane"),
+            shard.named("waiting"),
+            shard.of(token.conversation, "log"),
+            shard.of(token.conversation, "slots"),
+        ]
+        args = [*_holder(token), messages, self._settings.window_events]
+        with self.connection.translated():
+            answer = await self._begin(keys=keys, args=args)
+        return _begun(answer) if answer[0] == b"begun" else None
 
-    async def next_work(self, conversation: str) -> Work:
-        keys = [_key(conversation, "lane"), _key(conversation, "outbox"), _BUSY]
-        with self._translated():
-            replies, head = await self._next(keys=keys, args=[conversation])
-        return Work(
-            undelivered=[REPLIES.read(reply[TURN_ID_LENGTH:]) for reply in replies],
-            waiting=None if head is None else _waiting(head),
-        )
-
-    async def load(self, address: Address) -> State:
-        keys = [_key(address.key, part) for part in ("log", "slots")]
-        with self._translated():
-            events, slots = await self._load(keys=keys, args=[self._window])
-        return State(
-            history=[EVENTS.read(event) for event in events],
-            slots={
-                name.decode(): SLOTS.read(value)
-                for name, value in zip(slots[::2], slots[1::2], strict=True)
-            },
-        )
-
-    async def commit(
+    async def commit(  # noqa: PLR0913 (all that one step keeps)
         self,
-        waiting: Waiting,
+        token: Token,
+        answered: Sequence[Waiting],
         *,
         events: Sequence[Event] = (),
         slots: Mapping[str, JsonValue] | None = None,
         record: Record | None = None,
         reply: Reply | None = None,
+        urgency: Urgency = "final",
+        set_aside: str = "",
     ) -> Committed:
         """
         Log the events, set the slots (None clears one), keep the record, put the reply
-        into the outbox and take the message off its lane: all of it or nothing.
+        into the outbox and take the messages off their lane: all of it or nothing, and
+        nothing when the lease is not the lane's any more. `set_aside` says why the
+        message also becomes a dead letter. The first of `answered` names the turn.
         """
-        address = waiting.event.address
-        parts = ("lane", "outbox", "log", "slots", "meta", "turns", "people")
+        turn, address = answered[0].turn_id, answered[0].event.address
         outgoing = b""
         if reply is not None:
-            undelivered = Undelivered(
-                turn_id=waiting.turn_id, address=address, reply=reply
+            outgoing = REPLIES.write(
+                Undelivered(turn_id=turn, address=address, reply=reply, urgency=urgency)
             )
-            outgoing = _entry(waiting.turn_id, REPLIES.write(undelivered))
+        shard = self.shards.of(token.conversation)
+        lane, outbox, log, slots_key, meta, turns, people = self._parts(
+            address, "lane", "outbox", "log", "slots", "meta", "turns", "people"
+        )
+        keys = [
+            token.stream,
+            meta,
+            lane,
+            shard.named("waiting"),
+            outbox,
+            self._queue(address, "out"),
+            shard.named("owed"),
+            log,
+            slots_key,
+            turns,
+            people,
+            shard.named("active"),
+            shard.record(turn),
+            shard.named("dead"),
+        ]
         args: list[str | bytes | int] = [
-            waiting.turn_id,
-            self._ttl_s,
-            self._max_events,
-            _RECORD,
+            GROUP,
+            token.id,
+            token.lease,
+            token.conversation,
+            turn,
+            len(answered),
+            self.ttl_s,
+            self._settings.max_events,
+            shard.record(""),
             b"" if record is None else RECORDS.write(record),
             self._record_ttl_s,
             outgoing,
+            set_aside.encode(errors="replace"),
             len(events),
             *[EVENTS.write(event) for event in events],
             *_slot_args(slots or {}),
         ]
-        with self._translated():
-            answer = await self._commit(
-                keys=[_key(address.key, part) for part in parts], args=args
-            )
-        committed: Committed = answer.decode()
+        with self.connection.translated():
+            committed: Committed = (await self._commit(keys=keys, args=args)).decode()
         return committed
 
-    async def delivered(self, sent: Undelivered, record: Record | None = None) -> None:
-        """Take the reply out of the outbox; `record`, when given, replaces its own."""
-        keys = [_key(sent.address.key, "outbox"), _RECORD + sent.turn_id]
+    async def hand_back(
+        self, token: Token, queue: Queue, *, failed: bool = False
+    ) -> None:
+        """
+        Let another one take up the lane or outbox at once. What was begun does not
+        count as an attempt, unless it `failed`.
+        """
+        meta = self.shards.of(token.conversation).of(token.conversation, "meta")
+        args = [*_holder(token), *_FIELDS[queue], "again" if failed else ""]
+        with self.connection.translated():
+            await self._hand_back(keys=[token.stream, meta], args=args)
+
+    async def load(self, address: Address) -> State:
+        """Return the last events and the slots, as a turn would begin with."""
+        log, slots = self._parts(address, "log", "slots")
+        window = self._settings.window_events
+        client: Any = self.connection.commands
+        with self.connection.translated():
+            events = await client.lrange(log, -window, -1) if window else []
+            return _state(events, await client.hgetall(slots))
+
+    # Delivery
+
+    async def open_outbox(self, token: Token) -> Outgoing | None:
+        """
+        Return the reply at the head. None when there is nothing to send, or another
+        one holds the token.
+        """
+        shard = self.shards.of(token.conversation)
+        keys = [
+            token.stream,
+            shard.of(token.conversation, "meta"),
+            shard.of(token.conversation, "outbox"),
+            shard.named("owed"),
+        ]
+        with self.connection.translated():
+            return _outgoing(await self._open(keys=keys, args=_holder(token)))
+
+    async def sent(
+        self, token: Token, turn: str, record: Record | None = None
+    ) -> Outgoing | None:
+        """
+        Take the reply of `turn` out and return the next one. `record`, when given,
+        replaces the turn's.
+        """
+        shard = self.shards.of(token.conversation)
+        keys = [
+            token.stream,
+            shard.of(token.conversation, "meta"),
+            shard.of(token.conversation, "outbox"),
+            shard.named("owed"),
+            shard.record(turn),
+        ]
         written = b"" if record is None else RECORDS.write(record)
-        args: list[str | bytes] = [sent.turn_id, written]
-        with self._translated():
-            await self._delivered(keys=keys, args=args)
+        args = [GROUP, token.id, token.lease, token.conversation, turn, written]
+        with self.connection.translated():
+            return _outgoing(await self._sent(keys=keys, args=args))
+
+    async def later(self, token: Token) -> None:
+        """Note that the head did not arrive and is not being sent for now."""
+        meta = self.shards.of(token.conversation).of(token.conversation, "meta")
+        with self.connection.translated():
+            await self._later(keys=[meta], args=[token.lease])
+
+    async def mark(self, token: Token, turn: str) -> bool:
+        """Mark the head as being sent; False when the outbox is another's by now."""
+        meta = self.shards.of(token.conversation).of(token.conversation, "meta")
+        with self.connection.translated():
+            return bool(await self._mark(keys=[meta], args=[token.lease, turn]))
+
+    async def retire(self, platform: str) -> None:
+        """Remove the empty queues of a platform that nobody will use again."""
+        with self.connection.translated():
+            for shard in self.shards.all:
+                queues = [shard.queue(queue, platform) for queue in _FIELDS]
+                await self._retire(keys=queues, args=[])
 
     # Looking back
 
     async def record(self, turn: str) -> Record | None:
         """Return the turn's record; None when it expired or there never was one."""
-        key = (_RECORD + turn).encode(errors="replace")
-        with self._translated():
-            written: Any = await self._client.get(key)
+        # A turn's id does not say which shard its conversation is on.
+        client: Any = self.connection.commands
+        with self.connection.translated():
+            for shard in self.shards.all:
+                key = shard.record(turn).encode(errors="replace")
+                if (written := await client.get(key)) is not None:
+                    return RECORDS.read(written)
+        return None
+
+    async def record_of(self, address: Address, turn: str) -> Record | None:
+        """Return the record of a turn of this conversation."""
+        client: Any = self.connection.commands
+        with self.connection.translated():
+            written = await client.get(self.shards.of(address.key).record(turn))
         return None if written is None else RECORDS.read(written)
 
     async def last_record(self, address: Address) -> Record | None:
-        with self._translated():
-            turn = await self._hash_field(_key(address.key, "meta"), "explained")
-        return None if turn is None else await self.record(turn.decode())
+        client: Any = self.connection.commands
+        with self.connection.translated():
+            (meta,) = self._parts(address, "meta")
+            turn = await client.hget(meta, "explained")
+        return None if turn is None else await self.record_of(address, turn.decode())
 
     # Forgetting
 
@@ -263,17 +417,14 @@ class Store:
         where users have none) spoke in, on one platform or on all of them. A thread
         shared with others goes as a whole: its replies and records quote everybody.
         """
-        with self._translated():
-            members = await self._members(_person_key(person))
-        conversations = [
-            key.decode()
-            for key in members
-            if platform is None
-            or key.startswith(quote(platform, safe="").encode() + b":")
-        ]
+        client: Any = self.connection.commands
         erased = Forgotten()
-        for conversation in conversations:
-            erased += await self._erased(conversation, "all")
+        for shard in self.shards.all:
+            with self.connection.translated():
+                members = await client.smembers(shard.person(person))
+            for conversation in sorted(member.decode() for member in members):
+                if platform is None or platform_of(conversation) == platform:
+                    erased += await self._erased(conversation, "all")
         await self._rewrite_file()
         return erased
 
@@ -286,11 +437,28 @@ class Store:
     async def _erased(
         self, conversation: str, extent: Literal["all", "keep lane"]
     ) -> Forgotten:
-        parts = ("lane", "outbox", "log", "slots", "meta", "turns", "people")
-        keys = [*(_key(conversation, part) for part in parts), _BUSY]
-        with self._translated():
+        shard, platform = self.shards.of(conversation), platform_of(conversation)
+        keys = [
+            *(
+                shard.of(conversation, part)
+                for part in (
+                    "lane",
+                    "outbox",
+                    "log",
+                    "slots",
+                    "meta",
+                    "turns",
+                    "people",
+                )
+            ),
+            shard.queue("ready", platform),
+            shard.queue("out", platform),
+            *map(shard.named, ("waiting", "owed", "active", "dead")),
+        ]
+        prefixes = [shard.record(""), shard.rate(""), shard.person("")]
+        with self.connection.translated():
             messages, replies, events, slots, records = await self._erase(
-                keys=keys, args=[conversation, _RECORD, extent]
+                keys=keys, args=[GROUP, conversation, *prefixes, extent]
             )
         return Forgotten(
             conversations=1,
@@ -310,8 +478,9 @@ class Store:
             return
         async with self._rewriting:
             await self._rewrite_over()
-            with self._translated():
-                await self._client.bgrewriteaof()
+            client: Any = self.connection.commands
+            with self.connection.translated():
+                await client.bgrewriteaof()
             await self._rewrite_over()
             await self._check_rewritten()
 
@@ -334,153 +503,29 @@ class Store:
 
     def _not_rewritten(self, why: str) -> StoreError:
         return StoreError(
-            f"redis.url: {self._where!r}: what was erased may still be in the "
-            f"append-only file, whose rewriting {why}; run BGREWRITEAOF"
+            f"redis.url: {self.connection.where!r}: what was erased may still be in "
+            f"the append-only file, whose rewriting {why}; run BGREWRITEAOF"
         )
 
     async def _persistence(self) -> dict[str, Any]:
-        with self._translated():
-            found: dict[str, Any] = await self._client.info("persistence")
+        client: Any = self.connection.commands
+        with self.connection.translated():
+            found: dict[str, Any] = await client.info("persistence")
         return found
 
-    # Redis
+    # Names
 
-    # redis-py types these for both of its clients and both ways of decoding.
-    async def _members(self, key: str) -> set[bytes]:
-        found: Any = self._client.smembers(key)
-        members: set[bytes] = await found
-        return members
+    def _parts(self, address: Address, *parts: Part) -> list[str]:
+        conversation = address.key
+        shard = self.shards.of(conversation)
+        return [shard.of(conversation, part) for part in parts]
 
-    async def _hash_field(self, key: str, field: str) -> bytes | None:
-        found: Any = self._client.hget(key, field)
-        value: bytes | None = await found
-        return value
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except REDIS_ERRORS as error:
-            raise translated(error, self._where) from error
+    def _queue(self, address: Address, queue: Queue) -> str:
+        return self.shards.of(address.key).queue(queue, address.platform)
 
 
-# The first line whose class fits and whose word is in the message says it.
-_TOLD: Sequence[tuple[tuple[type[Exception], ...], str, str]] = (
-    (
-        (exceptions.ResponseError, exceptions.ConnectionError),
-        "already authenticated",
-        "wants a password; put it into redis.url",
-    ),
-    (
-        (exceptions.ConnectionError,),
-        "Authentication required",
-        "wants a password; put it into redis.url",
-    ),
-    (
-        (exceptions.ConnectionError,),
-        "invalid username-password",
-        "refused the user or password; correct them in redis.url",
-    ),
-    (
-        (exceptions.AuthenticationError, exceptions.AuthorizationError),
-        "",
-        "refused the user or password; correct them in redis.url",
-    ),
-    (
-        (exceptions.NoPermissionError,),
-        "",
-        "this user may not do what Chorus needs ({said}); extend its ACL",
-    ),
-    (
-        (exceptions.BusyLoadingError,),
-        "",
-        "still loading its data; try again in a moment",
-    ),
-    (
-        (exceptions.ConnectionError, exceptions.TimeoutError),
-        "",
-        "cannot be reached ({said}); start it, or correct redis.url",
-    ),
-    (
-        (exceptions.OutOfMemoryError,),
-        "",
-        "out of memory, so nothing can be kept; raise its maxmemory",
-    ),
-    (
-        (exceptions.ReadOnlyError, exceptions.MasterDownError),
-        "",
-        "a replica that cannot be written; name the primary in redis.url",
-    ),
-    (
-        (exceptions.ResponseError,),
-        "MISCONF",
-        "cannot write to its disk ({said}); free some space on it",
-    ),
-    (REDIS_ERRORS, "", "answered with {kind} ({said}); see its log"),
-)
-
-
-def translated(error: Exception, where: str) -> StoreError:
-    """Say in one sentence what is wrong with the Redis at `where`."""
-    kind = type(error).__name__
-    said = " ".join(str(error).split()) or kind
-    told = next(
-        sentence
-        for classes, word, sentence in _TOLD
-        if isinstance(error, classes) and word in said
-    )
-    return StoreError(f"redis.url: {where!r}: {told.format(said=said, kind=kind)}")
-
-
-def without_password(url: str) -> str:
-    """Return the URL as messages may show it."""
-    try:
-        parts = urlsplit(url)
-        port = "" if parts.port is None else f":{parts.port}"
-    except ValueError:
-        return url.partition("://")[0] + "://…"
-    return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
-
-
-def _pool(url: str, where: str) -> BlockingConnectionPool:
-    try:
-        return BlockingConnectionPool.from_url(
-            url,
-            max_connections=CONNECTIONS,
-            timeout=TIMEOUT_S,
-            socket_timeout=TIMEOUT_S,
-            socket_connect_timeout=TIMEOUT_S,
-            # No health checks: with retries, and a server that wants a password, each
-            # makes a new connection that checks its health first, and so on (8.1.0).
-            health_check_interval=0,
-            # Sends a command again when its answer was lost; see scripts.py.
-            retry=Retry(ExponentialWithJitterBackoff(base=0.01, cap=1), RETRIES),
-        )
-    except ValueError as error:
-        raise StoreError(
-            f"redis.url: {where!r}: not a Redis URL; write redis://host:6379/0, "
-            f"rediss://… or unix:///path"
-        ) from error
-
-
-def _key(conversation: str, part: str) -> str:
-    return f"{_PREFIX}:c:{conversation}:{part}"
-
-
-def _seen(event: Event) -> str:
-    named = f"{event.address.key} {event.id}".encode(errors="replace")
-    return f"{_PREFIX}:seen:{hashlib.sha256(named).hexdigest()[:32]}"
-
-
-def _person(address: Address) -> str:
-    return _person_key(address.chat if address.user is None else address.user)
-
-
-def _person_key(person: str) -> str:
-    return f"{_PREFIX}:person:{quote(person, safe='', errors='replace')}"
-
-
-def _token() -> str:
+def _claim() -> str:
+    """Tell our own command, sent again, from somebody else's of the same event."""
     return uuid.uuid4().hex
 
 
@@ -489,14 +534,45 @@ def _accepted(answer: bytes) -> Accepted:
     return accepted
 
 
-def _entry(turn: str, written: bytes) -> bytes:
-    return turn.encode() + written
+def _holder(token: Token) -> list[str]:
+    return [GROUP, token.consumer, token.id, token.lease, token.conversation]
+
+
+def _begun(answer: Sequence[Any]) -> Begun:
+    _, attempts, stop, now, messages, events, slots = answer
+    since = int(messages[0][TURN_LENGTH : TURN_LENGTH + TIME_LENGTH])
+    waiting = list(map(_waiting, messages))
+    return Begun(
+        messages=waiting,
+        attempts=int(attempts),
+        stop=stop is not None and stop.decode() == waiting[0].turn_id,
+        waited_s=max(0, int(now) - since) / 1000,
+        state=_state(events, dict(zip(slots[::2], slots[1::2], strict=True))),
+    )
 
 
 def _waiting(entry: bytes) -> Waiting:
     return Waiting(
-        turn_id=entry[:TURN_ID_LENGTH].decode(),
-        event=EVENTS.read(entry[TURN_ID_LENGTH:]),
+        turn_id=entry[:TURN_LENGTH].decode(),
+        event=EVENTS.read(entry[TURN_LENGTH + TIME_LENGTH :]),
+    )
+
+
+def _state(events: Sequence[bytes], slots: Mapping[bytes, bytes]) -> State:
+    return State(
+        history=[EVENTS.read(event) for event in events],
+        slots={name.decode(): SLOTS.read(value) for name, value in slots.items()},
+    )
+
+
+def _outgoing(answer: Sequence[Any]) -> Outgoing | None:
+    if answer[0] != b"open":
+        return None
+    _, head, doubt, tries = answer
+    return Outgoing(
+        undelivered=REPLIES.read(head[TURN_LENGTH + TIME_LENGTH :]),
+        doubtful=doubt == b"1",
+        tries=int(tries),
     )
 
 

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from bot.errors import DeliveryError, TurnCancelled
 from bot.interfaces import Accepted, ChatMessage, GenerationRequest
+from bot.interfaces import Delivery as Delivering
 from bot.model import Address, Candidate, Event, EventKind, Finish, Reply, Sent, Turn
 from bot.testing.makers import NOON, an_address, an_event
 
@@ -257,8 +258,15 @@ class MemoryConnector:
     `deliveries` and `statuses` keep everything, in order.
     """
 
-    def __init__(self, name: str = "memory", *, timeout_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        name: str = "memory",
+        *,
+        timeout_s: float = 10.0,
+        delivery: Delivering = "at_most_once",
+    ) -> None:
         self._name = name
+        self.delivery: Delivering = delivery
         self._timeout_s = timeout_s
         self._incoming: asyncio.Queue[_Incoming | None] = asyncio.Queue()
         self._unread = defaultdict[str, asyncio.Queue[Reply]](asyncio.Queue)

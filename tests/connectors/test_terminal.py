@@ -251,14 +251,15 @@ async def test_a_turn_without_a_reply_does_not_stop_the_conversation(
     assert f"(no reply; the message was {answer})" in capsys.readouterr().out
 
 
-async def test_replies_of_other_conversations_are_not_shown(
+async def test_a_reply_for_another_terminal_waits_for_that_one(
     terminal: Terminal, keyboard: PipeInput, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = an_address("c0ffee", platform="terminal", account="ask")
+    bobs = an_address("bob", platform="terminal", account="local")
 
-    sent = await terminal.send(asked, Reply(text="for nobody"), "k1")
+    with pytest.raises(DeliveryError, match="'ada' is at this one, not 'bob'") as told:
+        await terminal.send(bobs, Reply(text="for bob"), "k1")
 
-    assert sent.status == "ok"
+    assert told.value.retryable
     assert capsys.readouterr().out == ""
 
 

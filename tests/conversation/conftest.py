@@ -28,6 +28,8 @@ def client(server: EmbeddedRedis) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 async def store(server: EmbeddedRedis, client: redis.Redis) -> AsyncIterator[Store]:
-    settings = ConversationConfig(window_events=4, max_events=10)
+    settings = ConversationConfig(
+        window_events=4, max_events=10, messages_per_minute=10_000
+    )
     async with Store(url=server.url, settings=settings, embedded=True) as opened:
         yield opened

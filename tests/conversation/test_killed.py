@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from bot.config import ConversationConfig
+from bot.conversation import overview
 from bot.conversation.redis_server import EmbeddedRedis
 from bot.conversation.state import turn_id
 from bot.conversation.store import Store
@@ -45,6 +46,7 @@ class Answerer:
                       why="", config="")
 
 class Observers:
+    def hear_of_replies(self, address): return True
     async def turn_started(self, turn): pass
     async def turn_failed(self, turn, error): pass
     async def reply_sent(self, turn, reply): await reached("sent", turn.id)
@@ -67,9 +69,11 @@ async def main():
     with EmbeddedRedis(Path(folder)) as server:
         async with Store(url=server.url, settings=config.conversation) as store:
             async with ConversationManager(
-                store=store, answerer=Answerer(), connectors={"memory": Connector()},
+                store=store, answerer=Answerer(),
+                connectors={"memory": Connector(delivery="at_least_once")},
                 observers=Observers(), actions=[Order()], config=config,
-                explain=str, clock=FixedClock(), seeds=lambda: 1) as manager:
+                explain=str, clock=FixedClock(), seeds=lambda: 1,
+                alone=True) as manager:
                 await manager.accept(an_event("order 7", "command"))
                 await manager.accept(an_event("first"))
                 await manager.accept(an_event("second"))
@@ -122,7 +126,7 @@ async def test_a_bot_killed_anywhere_in_a_turn_goes_on_after_a_restart(
     with EmbeddedRedis(tmp_path) as server:
         async with Store(url=server.url, settings=ConversationConfig()) as store:
             state = await store.load(an_address())
-            assert await store.pending() == []
+            assert await overview.backlogs(store) == ([], 0)
     assert state.slots == {"order": "7"}
     assert [event.text for event in state.history if event.kind == "reply"] == [
         "noted",

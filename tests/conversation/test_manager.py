@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 import redis
 
-from bot.config import Config
-from bot.conversation.manager import ConversationManager
+from bot.config import Config, ConversationConfig
+from bot.conversation import overview
+from bot.conversation.manager import ConversationManager, MemoryUsedUp
 from bot.conversation.redis_server import EmbeddedRedis
 from bot.conversation.state import turn_id
 from bot.conversation.store import Store
 from bot.errors import DeliveryError, StoreError
+from bot.interfaces import Delivery
 from bot.model import (
     ActionResult,
     Address,
@@ -41,6 +43,7 @@ CONFIG = Config.model_validate(
         "knowledge": {"model": "m"},
         "generation": {"model": "m"},
         "conversation": {"max_message_characters": 100},
+        "workers": {"shutdown_s": 0},
     }
 )
 
@@ -59,6 +62,7 @@ class Echo:
         self.turns: list[Turn] = []
         self.gates: dict[str, asyncio.Event] = {}
         self.begun: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self.stopped: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self.running = 0
         self.most = 0
         self.answer_with: Callable[[Turn], Record] = lambda turn: a_record(
@@ -70,14 +74,22 @@ class Echo:
         self.running += 1
         self.most = max(self.most, self.running)
         self.begun[turn.question].set()
+        watching = asyncio.create_task(self._watch(turn, cancelled))
         try:
             if turn.question in self.gates:
                 await self.gates[turn.question].wait()
         finally:
+            watching.cancel()
             self.running -= 1
         if cancelled.is_set():
             return a_record(turn, CONFIG.replies.cancelled, "cancelled")
         return self.answer_with(turn)
+
+    async def _watch(self, turn: Turn, cancelled: threading.Event) -> None:
+        # A model looks at it after each token.
+        while not cancelled.is_set():  # noqa: ASYNC110 (it is a thread's event)
+            await asyncio.sleep(0.001)
+        self.stopped[turn.question].set()
 
 
 @dataclass
@@ -85,6 +97,9 @@ class Told:
     """Observers that keep what they are told."""
 
     events: list[tuple[Any, ...]] = field(default_factory=list)
+
+    def hear_of_replies(self, address: Address) -> bool:
+        return True
 
     async def turn_started(self, turn: Turn) -> None:
         self.events.append(("started", turn.question))
@@ -154,8 +169,17 @@ class Bot:
             "clock": FixedClock(),
             "seeds": lambda: 7,
             "sleep": self.sleep,
+            "alone": True,
         }
         return ConversationManager(**{**given, **more})
+
+
+def a_config(**sections: Mapping[str, Any]) -> Config:
+    changed = {
+        name: getattr(CONFIG, name).model_copy(update=settings)
+        for name, settings in sections.items()
+    }
+    return CONFIG.model_copy(update=changed)
 
 
 @pytest.fixture
@@ -212,7 +236,7 @@ async def test_each_lane_is_in_order_and_lanes_run_beside_each_other(
 ) -> None:
     chats = [f"chat {number}" for number in range(20)]
 
-    async with bot.manager(turns_at_once=5) as manager:
+    async with bot.manager(config=a_config(workers={"concurrency": 5})) as manager:
         for number in range(10):
             await asyncio.gather(
                 *[manager.accept(said(f"{chat}: {number}", chat)) for chat in chats]
@@ -245,7 +269,7 @@ async def test_no_more_turns_run_at_once_than_allowed(bot: Bot) -> None:
     names = [f"chat {number}" for number in range(6)]
     bot.answerer.gates = dict.fromkeys(names, gate)
 
-    async with bot.manager(turns_at_once=2) as manager:
+    async with bot.manager(config=a_config(workers={"concurrency": 2})) as manager:
         for name in names:
             await manager.accept(said(name, name))
         begun = [asyncio.ensure_future(bot.answerer.begun[n].wait()) for n in names]
@@ -266,6 +290,7 @@ async def test_cancel_stops_the_running_turn_and_the_lane_goes_on(bot: Bot) -> N
         await bot.answerer.begun["long"].wait()
         await manager.accept(said("next"))
         accepted = await manager.accept(said("", kind="cancel"))
+        await bot.answerer.stopped["long"].wait()
         gate.set()
         await manager.idle()
 
@@ -279,12 +304,10 @@ async def test_cancel_stops_the_running_turn_and_the_lane_goes_on(bot: Bot) -> N
 async def test_a_message_stopped_while_it_waits_is_not_answered(bot: Bot) -> None:
     gate = bot.answerer.gates["long"] = asyncio.Event()
 
-    async with bot.manager(turns_at_once=1) as manager:
+    async with bot.manager(config=a_config(workers={"concurrency": 1})) as manager:
         await manager.accept(said("long", "a"))
         await bot.answerer.begun["long"].wait()
         await manager.accept(said("waiting", "b"))
-        while manager._lanes[an_address("b").key].stop is None:  # noqa: ASYNC110
-            await asyncio.sleep(0)  # nothing tells when its worker gets to it
         await manager.accept(said("", "b", kind="cancel"))
         gate.set()
         await manager.idle()
@@ -482,19 +505,54 @@ async def test_what_no_connector_may_bring_is_refused_without_a_trace(
         accepted = await manager.accept(event)
 
     assert accepted == "refused"
-    assert client.keys("*") == []
+    kept = {str(key) for key in client.keys("*")}
+    assert kept <= {
+        "chorus:meta",
+        "chorus:{s0}:ready:memory",
+        "chorus:{s0}:out:memory",
+    }
+    assert not any(client.xlen(key) for key in kept if key != "chorus:meta")
 
 
-async def test_a_full_lane_refuses_and_says_so(bot: Bot) -> None:
-    gate = bot.answerer.gates["1"] = asyncio.Event()
+async def test_a_full_lane_refuses_and_says_so_once(
+    server: EmbeddedRedis, client: redis.Redis
+) -> None:
+    settings = ConversationConfig(lane_limit=2)
+    async with Store(url=server.url, settings=settings) as store:
+        bot = Bot(store)
+        gate = bot.answerer.gates["1"] = asyncio.Event()
 
-    async with bot.manager(lane_limit=2) as manager:
-        answers = [await manager.accept(said(str(number))) for number in range(1, 4)]
-        gate.set()
-        await manager.idle()
+        async with bot.manager() as manager:
+            answers = [await manager.accept(said(str(n))) for n in range(1, 5)]
+            gate.set()
+            await manager.idle()
+            answers.append(await manager.accept(said("4", id="again")))
+            await manager.idle()
 
-    assert answers == ["accepted", "accepted", "refused"]
-    assert bot.connector.replies() == [CONFIG.replies.busy, "1!", "2!"]
+    assert answers == ["accepted", "accepted", "refused", "refused", "accepted"]
+    assert bot.connector.replies() == [CONFIG.replies.busy, "1!", "2!", "4!"]
+
+
+async def test_a_person_who_floods_is_refused_and_others_are_not(
+    server: EmbeddedRedis, client: redis.Redis
+) -> None:
+    settings = ConversationConfig(messages_per_minute=3)
+    async with Store(url=server.url, settings=settings) as store:
+        bot = Bot(store)
+
+        async with bot.manager() as manager:
+            flood = [
+                await manager.accept(said(str(number), f"thread {number}"))
+                for number in range(5)
+            ]
+            other = await manager.accept(
+                an_event("hello", address=an_address("c2", user="u2"))
+            )
+            await manager.idle()
+
+    assert flood == ["accepted", "accepted", "accepted", "refused", "refused"]
+    assert other == "accepted"
+    assert bot.connector.replies("thread 4") == [CONFIG.replies.busy]
 
 
 async def test_what_a_former_process_left_is_resumed_with_the_same_turn(
@@ -514,24 +572,16 @@ async def test_what_a_former_process_left_is_resumed_with_the_same_turn(
     assert bot.connector.replies() == ["question!"]
 
 
-async def test_a_sharing_process_leaves_the_owners_work_alone(bot: Bot) -> None:
-    await bot.store.accept(said("the owner's"), 10)
-
-    async with bot.manager(resumes=False) as manager:
-        await manager.idle()
-
-    assert bot.answerer.turns == []
-
-
 async def test_work_for_other_platforms_is_left_to_those_who_serve_them(
     bot: Bot,
 ) -> None:
-    await bot.store.accept(an_event(address=an_address(platform="slack")), 10)
+    await bot.store.accept(an_event(address=an_address(platform="slack")))
 
     async with bot.manager() as manager:
         await manager.idle()
 
-    assert await bot.store.pending() == ["slack:a1:c1"]
+    ((backlog,), _) = await overview.backlogs(bot.store)
+    assert (backlog.platform, backlog.waiting) == ("slack", 1)
 
 
 async def test_delivery_is_tried_again_at_longer_and_longer_intervals(
@@ -638,7 +688,7 @@ async def test_a_connector_that_hangs_gets_no_reply_twice_and_holds_up_nobody(
     ("connector", "told"),
     [
         (Unsure, "delivery: it is not known whether it arrived; it is not sent again"),
-        (Broken, "delivery: not delivered, connector 'memory' raised ValueError"),
+        (Broken, "attempt 1: connector 'memory' raised ValueError"),
     ],
 )
 async def test_an_unsure_or_broken_connector_gets_no_reply_twice(
@@ -656,7 +706,7 @@ async def test_an_unsure_or_broken_connector_gets_no_reply_twice(
     assert record is not None
     assert told in record.problems[0]
     assert len(bot.connector.deliveries) <= 1
-    assert await bot.store.pending() == []
+    assert await overview.backlogs(bot.store) == ([], 0)
 
 
 async def test_an_answerer_that_raises_costs_one_turn(bot: Bot) -> None:
@@ -695,7 +745,8 @@ async def test_a_conversation_erased_during_a_turn_stays_erased(
         await manager.idle()
 
     assert bot.connector.replies() == []
-    assert [key for key in client.keys("*") if ":seen:" not in str(key)] == []
+    assert not [key for key in client.keys("*") if ":c:" in str(key)]
+    assert not [key for key in client.keys("*") if "u1" in str(key)]
 
 
 async def test_no_text_is_logged_at_info(
@@ -748,7 +799,7 @@ async def test_hostile_addresses_are_answered_apart(bot: Bot) -> None:
         assert bot.connector.replies(chat) == [f"from {chat[:8]!r}!"]
 
 
-async def test_a_store_that_goes_away_costs_an_apology_and_no_message(
+async def test_a_store_that_goes_away_costs_time_and_neither_message_nor_answer(
     tmp_path: Path,
 ) -> None:
     waiting = asyncio.Event()
@@ -767,7 +818,6 @@ async def test_a_store_that_goes_away_costs_an_apology_and_no_message(
         await manager.accept(said("hello"))
         await bot.answerer.begun["hello"].wait()
     gate.set()
-    apology = await bot.connector.next_reply()
     await waiting.wait()
     with pytest.raises(StoreError, match="cannot be reached"):
         await manager.accept(said("not acknowledged"))
@@ -779,9 +829,9 @@ async def test_a_store_that_goes_away_costs_an_apology_and_no_message(
         await manager.__aexit__(None, None, None)
         await store.__aexit__(None, None, None)
 
-    assert apology.text == CONFIG.replies.apology
     assert answer.text == "hello!"
-    assert bot.connector.replies() == [CONFIG.replies.apology, "hello!"]
+    assert bot.connector.replies() == ["hello!"]
+    assert len(bot.answerer.turns) == 1
 
 
 async def test_who_is_not_patient_leaves_when_the_store_stays_away(
@@ -802,5 +852,269 @@ async def test_who_is_not_patient_leaves_when_the_store_stays_away(
         with pytest.raises(StoreError, match="cannot be reached"):
             await manager.__aexit__(None, None, None)
 
-    assert bot.connector.replies() == [CONFIG.replies.apology]
-    assert bot.sleeps == [1, 2, 4]
+    assert bot.connector.replies() == []
+
+
+# Messages that arrive during a turn
+
+
+async def test_messages_that_arrive_during_a_turn_are_answered_together(
+    bot: Bot,
+) -> None:
+    gate = bot.answerer.gates["one"] = asyncio.Event()
+    merging = a_config(conversation={"during_turn": "merge"})
+
+    async with bot.manager(config=merging) as manager:
+        await manager.accept(said("one"))
+        await bot.answerer.begun["one"].wait()
+        for event in (said("two"), said("three"), said("help", kind="command")):
+            await manager.accept(event)
+        await manager.accept(an_event("mine", address=an_address(user="u2")))
+        gate.set()
+        await manager.idle()
+
+    questions = [turn.question for turn in bot.answerer.turns]
+    assert questions == ["one", "two\nthree", "mine"]
+    assert bot.connector.replies()[1] == "two\nthree!"
+    assert [kind for kind, _ in await log_of(bot)] == [
+        "message",
+        "reply",
+        "message",
+        "reply",
+    ]
+    assert (await log_of(bot))[0] == ("message", "three")
+
+
+async def test_a_newer_message_interrupts_the_running_turn_and_only_it_is_answered(
+    bot: Bot,
+) -> None:
+    gate = bot.answerer.gates["one"] = asyncio.Event()
+    interrupting = a_config(conversation={"during_turn": "interrupt"})
+
+    async with bot.manager(config=interrupting) as manager:
+        await manager.accept(said("one"))
+        await bot.answerer.begun["one"].wait()
+        await manager.accept(said("two"))
+        await manager.accept(said("three"))
+        await bot.answerer.stopped["one"].wait()
+        gate.set()
+        await manager.idle()
+
+    record = await bot.store.record(turn_id(said("one")))
+    assert record is not None
+    assert (record.outcome, record.why) == ("cancelled", "a newer message came")
+    assert [turn.question for turn in bot.answerer.turns] == ["one", "three"]
+    assert bot.connector.replies() == ["three!"]
+    assert [text for _, text in await log_of(bot)] == ["one", "two", "three", "three!"]
+
+
+async def test_a_channel_has_its_own_way_with_messages_during_a_turn(
+    bot: Bot,
+) -> None:
+    gates = [bot.answerer.gates.setdefault(c, asyncio.Event()) for c in ("a", "b")]
+    channel = {"match": {"chat": "b"}, "during_turn": "merge"}
+    config = Config.model_validate({**CONFIG.model_dump(), "channels": [channel]})
+
+    async with bot.manager(config=config) as manager:
+        for chat in ("a", "b"):
+            await manager.accept(said(chat, chat))
+            await bot.answerer.begun[chat].wait()
+            await manager.accept(said(f"{chat}1", chat))
+            await manager.accept(said(f"{chat}2", chat))
+        for gate in gates:
+            gate.set()
+        await manager.idle()
+
+    assert bot.connector.replies("a") == ["a!", "a1!", "a2!"]
+    assert bot.connector.replies("b") == ["b!", "b1\nb2!"]
+
+
+# Turns that fail
+
+
+async def test_a_turn_that_fails_is_tried_again_then_set_aside_and_the_lane_goes_on(
+    bot: Bot,
+) -> None:
+    bot.answerer.answer_with = lambda turn: (
+        a_record(turn, "Sorry", "failed")
+        if turn.question == "poison"
+        else a_record(turn, f"{turn.question}!")
+    )
+
+    async with bot.manager() as manager:
+        await manager.accept(said("poison"))
+        await manager.accept(said("next"))
+        await manager.idle()
+        (letter,) = await overview.dead_letters(bot.store)
+        bot.answerer.answer_with = lambda turn: a_record(turn, "at last")
+        turn = await overview.retry(bot.store, letter.id)
+        await bot.connector.next_reply()
+        await bot.connector.next_reply()
+        await bot.connector.next_reply()
+        await manager.idle()
+
+    questions = [turn.question for turn in bot.answerer.turns]
+    assert questions == ["poison", "poison", "poison", "next", "poison"]
+    assert bot.connector.replies() == ["Sorry", "next!", "at last"]
+    assert (letter.id, letter.attempts) == (turn_id(said("poison")), 3)
+    assert await overview.dead_letters(bot.store) == []
+    assert await bot.store.record(turn) is not None
+
+
+async def test_a_command_that_fails_is_not_run_again(bot: Bot) -> None:
+    async with bot.manager() as manager:
+        await manager.accept(said("order raise", kind="command"))
+        await manager.idle()
+
+    started = [event for event in bot.told.events if event[0] == "started"]
+    assert len(started) == 1
+    assert [one.attempts for one in await overview.dead_letters(bot.store)] == [1]
+
+
+async def test_only_a_dead_letter_that_is_there_can_be_retried(bot: Bot) -> None:
+    with pytest.raises(StoreError, match="no dead letter 'nothing'"):
+        await overview.retry(bot.store, "nothing")
+
+
+# Delivery in doubt
+
+
+class Looking(MemoryConnector):
+    """Loses the first answer of the service, and can look whether it arrived."""
+
+    arrives = True
+
+    async def send(self, address: Address, reply: Reply, key: str) -> Sent:
+        if self.failures:
+            self.failures.clear()
+            if self.arrives:
+                await super().send(address, reply, key)
+            return Sent(status="unknown")
+        return await super().send(address, reply, key)
+
+    async def find(self, address: Address, key: str) -> Sent | None:
+        return next((Sent(ids=(key,)) for d in self.deliveries if d.key == key), None)
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+async def test_what_is_unknown_is_looked_up_and_comes_once(
+    bot: Bot, arrives: bool
+) -> None:
+    bot.connector = Looking()
+    bot.connector.arrives = arrives
+    bot.connector.failures.append(DeliveryError("lost", retryable=True))
+
+    async with bot.manager() as manager:
+        await manager.accept(said("hello"))
+        await manager.idle()
+
+    record = await bot.store.record(turn_id(said("hello")))
+    assert record is not None
+    assert record.problems == []
+    assert bot.connector.replies() == ["hello!"]
+
+
+class Doubtful(MemoryConnector):
+    """Never knows; counts how often it was asked."""
+
+    asked = 0
+
+    async def send(self, address: Address, reply: Reply, key: str) -> Sent:
+        self.asked += 1
+        return Sent(status="unknown")
+
+
+@pytest.mark.parametrize(
+    ("delivery", "asked"), [("at_most_once", 1), ("at_least_once", 3)]
+)
+async def test_the_connector_says_which_risk_is_taken(
+    bot: Bot, delivery: Delivery, asked: int
+) -> None:
+    bot.connector = Doubtful(delivery=delivery)
+
+    async with bot.manager() as manager:
+        await manager.accept(said("hello"))
+        await manager.idle()
+
+    record = await bot.store.record(turn_id(said("hello")))
+    assert record is not None
+    assert "not known whether it arrived" in record.problems[0]
+    assert bot.connector.asked == asked
+
+
+async def test_a_platform_says_when_to_try_again(bot: Bot) -> None:
+    bot.connector.failures.append(
+        DeliveryError("slow down", retryable=True, retry_after_s=137)
+    )
+
+    async with bot.manager() as manager:
+        await manager.accept(said("hello"))
+        await manager.idle()
+
+    assert bot.sleeps == [137]
+    assert bot.connector.replies() == ["hello!"]
+
+
+# Several processes
+
+
+async def test_connectors_and_workers_may_be_different_processes(
+    bot: Bot, server: EmbeddedRedis
+) -> None:
+    async with Store(url=server.url, settings=CONFIG.conversation) as store:
+        workers = Bot(store)
+        async with (
+            workers.manager(roles=["workers"], alone=False),
+            bot.manager(roles=["connectors"], answerer=None) as manager,
+        ):
+            await manager.accept(said("hello"))
+            await manager.idle()
+            reply = await bot.connector.next_reply()
+
+    assert reply.text == "hello!"
+    assert len(workers.answerer.turns) == 1
+    assert workers.connector.replies() == []
+
+
+async def test_what_is_running_may_finish_before_the_end(bot: Bot) -> None:
+    gate = bot.answerer.gates["slow"] = asyncio.Event()
+    patiently = a_config(workers={"shutdown_s": 10})
+
+    async with bot.manager(config=patiently) as manager:
+        await manager.accept(said("slow"))
+        await manager.accept(said("next"))
+        await bot.answerer.begun["slow"].wait()
+        asyncio.get_running_loop().call_later(0.05, gate.set)
+
+    assert bot.connector.replies() == ["slow!"]
+    assert [turn.question for turn in bot.answerer.turns] == ["slow"]
+
+
+async def test_what_cannot_finish_is_handed_back_and_taken_up_at_once(
+    bot: Bot,
+) -> None:
+    bot.answerer.gates["slow"] = asyncio.Event()
+    async with bot.manager() as manager:
+        await manager.accept(said("slow"))
+        await bot.answerer.begun["slow"].wait()
+    bot.answerer.gates.clear()
+
+    async with bot.manager(alone=False) as manager:  # the lease is 15 seconds
+        await asyncio.wait_for(manager.idle(), 5)
+
+    assert bot.connector.replies() == ["slow!"]
+
+
+async def test_a_process_that_grows_to_its_limit_ends_to_be_started_again(
+    bot: Bot,
+) -> None:
+    config = a_config(workers={"max_memory_mb": 1, "shutdown_s": 10})
+
+    saying = asyncio.create_task(bot.connector.say("hello"))
+
+    with pytest.raises(MemoryUsedUp, match="the process grew to"):
+        async with bot.manager(config=config) as manager:
+            await manager.run()
+
+    await saying
+    assert bot.connector.replies() == ["hello!"]

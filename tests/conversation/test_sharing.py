@@ -8,8 +8,10 @@ import pytest
 
 from bot.app import App, ChannelPlugins
 from bot.config import Config
+from bot.conversation import overview
 from bot.errors import StoreError
 from bot.plugin_manager import Plugins
+from bot.testing.fakes import MemoryConnector
 
 pytestmark = pytest.mark.services
 
@@ -21,16 +23,18 @@ def an_app(data: Path) -> App:
     return App(config, ChannelPlugins(everywhere=Plugins()), lambda *_: None)
 
 
-async def test_a_second_bot_on_the_folder_of_another_is_refused(tmp_path: Path) -> None:
+async def test_a_second_terminal_in_the_folder_of_another_is_refused(
+    tmp_path: Path,
+) -> None:
     async with an_app(tmp_path).store():
         with pytest.raises(StoreError, match="in use by another Chorus") as told:
-            async with an_app(tmp_path).running({}):
+            async with an_app(tmp_path).running({}, shares=False):
                 pass
 
     assert repr(str(tmp_path)) in str(told.value)
 
 
-async def test_one_question_and_a_look_may_share_the_folder_of_another(
+async def test_everybody_else_may_share_the_folder_of_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(App, "answerer", lambda app: None)  # nobody asks it
@@ -38,7 +42,7 @@ async def test_one_question_and_a_look_may_share_the_folder_of_another(
     async with (
         an_app(tmp_path).store(),
         an_app(tmp_path).store() as shared,
-        an_app(tmp_path).running({}, resumes=False) as manager,
+        an_app(tmp_path).running({"memory": MemoryConnector()}) as manager,
     ):
         await manager.idle()
-        assert await shared.pending() == []
+        assert await overview.backlogs(shared) == ([], 0)

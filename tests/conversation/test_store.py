@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import inspect
+import asyncio
 import resource
 import sys
 from collections.abc import Sequence
@@ -8,18 +8,22 @@ from pathlib import Path
 
 import pytest
 import redis
-from redis import exceptions
 
 from bot.config import ConversationConfig
+from bot.conversation import overview
+from bot.conversation.keys import Queue
 from bot.conversation.redis_server import EmbeddedRedis
-from bot.conversation.state import Forgotten, Waiting, turn_id
-from bot.conversation.store import REDIS_ERRORS, Store, translated, without_password
+from bot.conversation.state import Begun, Forgotten, Waiting, turn_id
+from bot.conversation.store import Store
+from bot.conversation.tokens import Token, Tokens
 from bot.errors import StoreError
 from bot.interfaces import Accepted
 from bot.model import Event, Record, Reply
 from bot.testing.makers import a_turn, an_address, an_event
 
 pytestmark = pytest.mark.services
+
+MONTH_S = 30 * 86_400
 
 SECRET = "Wolpertinger"  # noqa: S105 (what people wrote)
 
@@ -34,47 +38,79 @@ def a_record(message: Event, text: str = "five days") -> Record:
     )
 
 
+async def taken(store: Store, queue: Queue = "ready") -> Token:
+    """Take the next token, as a worker (or a connector's process) does."""
+    tokens = Tokens(store.connection, store.shards, queue, ["memory", "other"])
+    while True:
+        for shard in tokens.shards:
+            if found := await tokens.take(shard, 1):
+                return found[0]
+
+
+async def begun(store: Store) -> tuple[Token, Begun]:
+    token = await taken(store)
+    work = await store.begin(token)
+    assert work is not None
+    return token, work
+
+
 async def answer(store: Store, message: Event, text: str = "five days") -> Waiting:
     """Accept a message and commit a turn with one reply for it."""
-    await store.accept(message, 100)
-    waiting = Waiting(turn_id=turn_id(message), event=message)
+    await store.accept(message)
+    token, work = await begun(store)
     reply = an_event(text, "reply", id=f"{message.id}:reply", address=message.address)
-    await store.commit(
-        waiting,
+    committed = await store.commit(
+        token,
+        work.messages,
         events=[message, reply],
         record=a_record(message, text),
         reply=Reply(text=text),
     )
-    return waiting
+    assert committed == "committed"
+    return work.messages[0]
+
+
+async def delivered(store: Store) -> list[str]:
+    """Take everything out of the next outbox."""
+    token = await taken(store, "out")
+    texts = []
+    outgoing = await store.open_outbox(token)
+    while outgoing is not None:
+        texts.append(outgoing.undelivered.reply.text)
+        outgoing = await store.sent(token, outgoing.undelivered.turn_id)
+    return texts
 
 
 async def test_an_event_is_accepted_once(store: Store) -> None:
     event = an_event()
 
-    answers = [await store.accept(event, 100) for _ in range(3)]
-    work = await store.next_work(event.address.key)
+    answers = [await store.accept(event) for _ in range(3)]
+    _, work = await begun(store)
 
     assert answers == ["accepted", "duplicate", "duplicate"]
-    assert work.waiting == Waiting(turn_id=turn_id(event), event=event)
+    assert work.messages == [Waiting(turn_id=turn_id(event), event=event)]
 
 
 async def test_a_command_sent_again_because_its_answer_was_lost_is_no_duplicate(
     store: Store, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     event = an_event()
-    monkeypatch.setattr("bot.conversation.store._token", lambda: "the same command")
+    monkeypatch.setattr("bot.conversation.store._claim", lambda: "the same command")
 
-    answers = [await store.accept(event, 100) for _ in range(2)]
+    answers = [await store.accept(event) for _ in range(2)]
 
     assert answers == ["accepted", "accepted"]
     assert client.llen("chorus:{s0}:c:memory:a1:c1:lane") == 1
 
 
-async def test_a_full_lane_refuses_and_does_not_claim(store: Store) -> None:
-    await store.accept(an_event("first"), 1)
-
-    refused: Accepted = await store.accept(an_event("second"), 1)
-    later: Accepted = await store.accept(an_event("second"), 2)
+async def test_a_full_lane_refuses_and_does_not_claim(
+    server: EmbeddedRedis, store: Store
+) -> None:
+    settings = ConversationConfig(lane_limit=1)
+    async with Store(url=server.url, settings=settings) as narrow:
+        await narrow.accept(an_event("first"))
+        refused: Accepted = await narrow.accept(an_event("second"))
+    later: Accepted = await store.accept(an_event("second"))
 
     assert (refused, later) == ("refused", "accepted")
 
@@ -83,23 +119,24 @@ async def test_a_commit_keeps_everything_and_takes_the_message_off(
     store: Store,
 ) -> None:
     message = an_event("How long?")
-    await store.accept(message, 100)
+    await store.accept(message)
+    token, work = await begun(store)
 
     committed = await store.commit(
-        Waiting(turn_id=turn_id(message), event=message),
+        token,
+        work.messages,
         events=[message],
         slots={"order": {"id": 7}, "name": "Ada"},
         record=a_record(message),
         reply=Reply(text="five days"),
     )
     state = await store.load(message.address)
-    work = await store.next_work(message.address.key)
 
     assert committed == "committed"
     assert state.history == [message]
     assert state.slots == {"order": {"id": 7}, "name": "Ada"}
-    assert work.waiting is None
-    assert [one.reply.text for one in work.undelivered] == ["five days"]
+    assert await delivered(store) == ["five days"]
+    assert await overview.backlogs(store) == ([], 0)
     assert await store.last_record(message.address) == await store.record(
         turn_id(message)
     )
@@ -108,21 +145,140 @@ async def test_a_commit_keeps_everything_and_takes_the_message_off(
 async def test_a_commit_sent_again_changes_nothing(
     store: Store, client: redis.Redis
 ) -> None:
-    waiting = await answer(store, an_event())
-    before = {key: client.dump(key) for key in client.keys("*:c:*")}
+    message = an_event()
+    await store.accept(message)
+    token, work = await begun(store)
+    await store.commit(token, work.messages, events=[message], slots={"a": 1})
+    before = {key: client.dump(key) for key in client.keys("*")}
 
-    again = await store.commit(waiting, events=[waiting.event], slots={"a": 1})
+    again = await store.commit(token, work.messages, events=[message], slots={"a": 2})
 
     assert again == "already"
-    assert {key: client.dump(key) for key in client.keys("*:c:*")} == before
+    assert {key: client.dump(key) for key in client.keys("*")} == before
+
+
+async def test_a_lane_that_another_one_has_begun_on_is_committed_by_that_one_only(
+    store: Store,
+) -> None:
+    message = an_event()
+    await store.accept(message)
+    slow, work = await begun(store)
+    others = Tokens(store.connection, store.shards, "ready", ["memory"])
+    (quick,) = await others.take_over(others.shards[0], 1, idle_ms=0)
+
+    before = await store.commit(slow, work.messages, slots={"by": "the slow one"})
+
+    assert before == "committed"  # the other one had not begun yet
+    await store.accept(an_event("second"))
+    slow, work = await begun(store)
+    (quick,) = await others.take_over(others.shards[0], 1, idle_ms=0)
+    taken_up = await store.begin(quick)
+    refused = await store.commit(slow, work.messages, slots={"by": "the slow one"})
+    assert taken_up is not None
+    kept = await store.commit(quick, taken_up.messages, slots={"by": "the quick one"})
+    assert (taken_up.attempts, refused, kept) == (2, "lost", "committed")
+    assert (await store.load(message.address)).slots == {"by": "the quick one"}
+    assert await store.begin(slow) is None
+
+
+async def test_what_is_held_stays_held_while_it_is_renewed(store: Store) -> None:
+    await store.accept(an_event())
+    mine = Tokens(store.connection, store.shards, "ready", ["memory"])
+    others = Tokens(store.connection, store.shards, "ready", ["memory"])
+    (shard,) = mine.shards
+    (token,) = await mine.take(shard, 1) or await mine.take(shard, 1)
+    await asyncio.sleep(0.05)
+
+    kept = await mine.renew([token])
+    early = await others.take_over(shard, 1, idle_ms=40)
+    await asyncio.sleep(0.05)
+    late = await others.take_over(shard, 1, idle_ms=40)
+    lost = await mine.renew([token])
+
+    assert (kept, early) == (set(), [])
+    assert [one.id for one in late] == [token.id]
+    assert lost == {token}
+
+
+async def test_what_was_handed_back_is_there_at_once_and_was_no_attempt(
+    store: Store,
+) -> None:
+    await store.accept(an_event())
+    token, _ = await begun(store)
+
+    await store.hand_back(token, "ready")
+    again, second = await begun(store)
+    await store.hand_back(again, "ready", failed=True)
+    _, third = await begun(store)
+
+    assert await store.begin(token) is None
+    assert (second.attempts, third.attempts) == (1, 2)
+
+
+async def test_a_reply_whose_sender_died_is_doubtful(store: Store) -> None:
+    await answer(store, an_event())
+    others = Tokens(store.connection, store.shards, "out", ["memory"])
+    shard = others.shards[0]
+    turn = turn_id(an_event())
+
+    token = await taken(store, "out")
+    unsent = await store.open_outbox(token)
+    (token,) = await others.take_over(shard, 1, idle_ms=0)
+    still_unsent = await store.open_outbox(token)
+    marked = await store.mark(token, turn)
+    (token,) = await others.take_over(shard, 1, idle_ms=0)
+    doubtful = await store.open_outbox(token)
+    await store.later(token)
+    (token,) = await others.take_over(shard, 1, idle_ms=0)
+    to_be_sent_again = await store.open_outbox(token)
+
+    found = (unsent, still_unsent, doubtful, to_be_sent_again)
+    assert marked
+    assert [one and one.doubtful for one in found] == [False, False, True, False]
+    assert [one and one.tries for one in found] == [0, 0, 0, 1]
+
+
+async def test_an_outbox_that_another_one_has_opened_is_not_marked(
+    store: Store,
+) -> None:
+    await answer(store, an_event())
+    slow = await taken(store, "out")
+    await store.open_outbox(slow)
+    others = Tokens(store.connection, store.shards, "out", ["memory"])
+    (quick,) = await others.take_over(others.shards[0], 1, idle_ms=0)
+    await store.open_outbox(quick)
+
+    assert not await store.mark(slow, turn_id(an_event()))
+    assert await store.open_outbox(slow) is None
+
+
+async def test_a_group_that_is_gone_is_made_again_and_nothing_is_lost(
+    store: Store, client: redis.Redis
+) -> None:
+    await store.accept(an_event("one"))
+    client.xgroup_destroy("chorus:{s0}:ready:memory", "chorus")
+
+    _, work = await begun(store)
+
+    assert work.messages[0].event.text == "one"
+
+
+async def test_another_number_of_shards_is_refused(
+    store: Store, server: EmbeddedRedis
+) -> None:
+    with pytest.raises(StoreError, match="4, but the conversations") as told:
+        async with Store(url=server.url, settings=ConversationConfig(), shards=4):
+            pass
+
+    assert "write 1" in str(told.value)
 
 
 async def test_null_clears_a_slot(store: Store) -> None:
     first, second = an_event("one"), an_event("two")
     for message, slots in ((first, {"a": 1, "b": 2}), (second, {"a": None})):
-        await store.accept(message, 100)
-        waiting = Waiting(turn_id=turn_id(message), event=message)
-        await store.commit(waiting, slots=slots)
+        await store.accept(message)
+        token, work = await begun(store)
+        await store.commit(token, work.messages, slots=slots)
 
     state = await store.load(first.address)
 
@@ -133,34 +289,40 @@ async def test_a_turn_whose_conversation_was_erased_commits_nothing(
     store: Store, client: redis.Redis
 ) -> None:
     message = an_event(address=an_address(user="u1"))
-    await store.accept(message, 100)
+    await store.accept(message)
+    token, work = await begun(store)
     await store.forget("u1")
 
     committed = await store.commit(
-        Waiting(turn_id=turn_id(message), event=message),
+        token,
+        work.messages,
         events=[message],
         record=a_record(message),
         reply=Reply(text="x"),
     )
 
     assert committed == "gone"
-    assert [key for key in client.keys("*") if ":seen:" not in str(key)] == []
+    assert left(client) == []
 
 
-async def test_a_delivered_reply_leaves_the_outbox_and_the_list_of_work(
-    store: Store,
-) -> None:
-    message = an_event()
-    await answer(store, message)
-    assert await store.pending() == [message.address.key]
-    (sent,) = (await store.next_work(message.address.key)).undelivered
+def left(client: redis.Redis) -> list[str]:
+    """Return the keys that say something about a conversation or a person."""
+    known = ("chorus:meta", ":memory", ":other", ":stops")
+    return [
+        str(key)
+        for key in client.keys("*")
+        if not str(key).endswith(known) and ":seen:" not in str(key)
+    ]
 
-    await store.delivered(sent)
-    await store.delivered(sent)
-    work = await store.next_work(message.address.key)
 
-    assert not work.undelivered
-    assert await store.pending() == []
+async def test_delivered_replies_leave_the_outbox_in_order(store: Store) -> None:
+    for number in range(3):
+        await answer(store, an_event(str(number)), f"reply {number}")
+
+    texts = await delivered(store)
+
+    assert texts == ["reply 0", "reply 1", "reply 2"]
+    assert await overview.backlogs(store) == ([], 0)
 
 
 async def test_the_log_keeps_the_last_events_and_a_turn_reads_fewer(
@@ -184,17 +346,19 @@ async def test_the_log_keeps_the_last_events_and_a_turn_reads_fewer(
     assert await store.record(turn_id(messages[2])) is not None
 
 
-async def test_everything_expires_but_the_list_of_work(
-    store: Store, client: redis.Redis
-) -> None:
+async def test_everything_expires(store: Store, client: redis.Redis) -> None:
     await answer(store, an_event(address=an_address(user="u1")))
-    await store.accept(an_event("next"), 100)
+    await store.accept(an_event("next"))
 
     ttls = {str(key): client.ttl(key) for key in client.keys("*")}
 
-    assert ttls.pop("chorus:{s0}:busy") == -1
+    assert ttls.pop("chorus:meta") == -1
+    for stream in ("ready", "out"):
+        assert ttls.pop(f"chorus:{{s0}}:{stream}:memory") > 29 * 86_400
+    for zset in ("waiting", "owed", "active"):  # they lose their members instead
+        assert ttls.pop(f"chorus:{{s0}}:{zset}") == -1
     assert {name.rpartition(":")[2]: ttl for name, ttl in ttls.items()}["lane"] > 0
-    assert all(0 < ttl <= 30 * 86_400 for ttl in ttls.values())
+    assert not {name: ttl for name, ttl in ttls.items() if not 0 < ttl <= MONTH_S}
     seen = [ttl for name, ttl in ttls.items() if ":seen:" in name]
     assert max(seen) <= 86_400
     (record,) = (ttl for name, ttl in ttls.items() if ":record:" in name)
@@ -204,13 +368,14 @@ async def test_everything_expires_but_the_list_of_work(
 async def test_the_cost_of_a_turn_does_not_grow_with_the_history(
     server: EmbeddedRedis, client: redis.Redis
 ) -> None:
-    settings = ConversationConfig(window_events=12, max_events=5000)
+    settings = ConversationConfig(
+        window_events=12, max_events=5000, messages_per_minute=10_000
+    )
     costs = []
     async with Store(url=server.url, settings=settings) as store:
         for number in range(1, 1001):
             await answer(store, an_event(f"question {number:04}"))
-            (sent,) = (await store.next_work(an_address().key)).undelivered
-            await store.delivered(sent)
+            await delivered(store)
             if number in (10, 1000):
                 before = _traffic(client)
                 await store.load(an_address())
@@ -239,7 +404,7 @@ async def test_forgetting_leaves_nothing_of_a_person_not_even_in_the_file(
     others = an_event("mine", address=an_address("other", user="u2"))
     for message in (theirs, shared, others):
         await answer(store, message, f"about {message.text}")
-    await store.accept(an_event(f"{SECRET}?", address=theirs.address), 100)
+    await store.accept(an_event(f"{SECRET}?", address=theirs.address))
     assert SECRET.encode() in _written(server.folder)
 
     forgotten = await store.forget(f"{SECRET}-id")
@@ -326,70 +491,3 @@ async def test_hostile_addresses_never_share_a_conversation(
 async def test_an_unknown_turn_has_no_record(store: Store) -> None:
     assert await store.record("no such \ud800 turn") is None
     assert await store.last_record(an_address()) is None
-
-
-def test_every_exception_of_the_client_is_translated() -> None:
-    raised = [
-        kind
-        for _, kind in inspect.getmembers(exceptions, inspect.isclass)
-        if issubclass(kind, Exception) and kind.__module__ == exceptions.__name__
-    ]
-
-    untranslated = [kind for kind in raised if not issubclass(kind, REDIS_ERRORS)]
-
-    assert len(raised) > 25
-    assert untranslated == []
-    for kind in REDIS_ERRORS:
-        assert "see its log" in str(translated(kind("broken"), "redis://r"))
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("redis://:hush@r:7/0", "redis://r:7/0"),
-        ("rediss://ada:hush@r", "rediss://r"),
-        ("redis://r?password=hush", "redis://r"),
-        ("redis://ada:hush@r:seven", "redis://…"),
-    ],
-)
-def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
-    assert without_password(url) == shown
-
-
-@pytest.mark.parametrize(
-    ("url", "told"),
-    [
-        ("redis://:hush@127.0.0.1:1/0", "127.0.0.1:1/0': cannot be reached"),
-        ("http://hush@r", "not a Redis URL"),
-        ("unix:///nowhere/redis.sock", "cannot be reached"),
-    ],
-)
-async def test_a_redis_that_is_not_there_is_one_sentence(url: str, told: str) -> None:
-    with pytest.raises(StoreError, match=told) as raised:
-        async with Store(url=url, settings=ConversationConfig()):
-            pass
-
-    assert "\n" not in str(raised.value)
-    assert "hush" not in str(raised.value)
-
-
-@pytest.mark.parametrize(
-    ("login", "told"),
-    [("", "wants a password"), (":wrong@", "refused the user or password")],
-)
-async def test_a_wrong_password_is_one_sentence(
-    server: EmbeddedRedis, client: redis.Redis, login: str, told: str
-) -> None:
-    client.config_set("requirepass", "right")
-    try:
-        with pytest.raises(StoreError, match=told) as raised:
-            async with Store(
-                url=server.url.replace("unix://", f"unix://{login}"),
-                settings=ConversationConfig(),
-            ):
-                pass
-    finally:
-        client.auth("right")
-        client.config_set("requirepass", "")
-
-    assert "wrong" not in str(raised.value)

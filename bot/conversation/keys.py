@@ -1,0 +1,96 @@
+"""
+What everything is called in Redis.
+
+    chorus:meta                      hash: shards
+    chorus:{sK}:ready:<platform>     stream of tokens: lanes with messages to answer
+    chorus:{sK}:out:<platform>       stream of tokens: outboxes with replies to deliver
+    chorus:{sK}:stops                stream: turns that are to stop, a minute long
+    chorus:{sK}:waiting              zset: conversation, since when its head waits, ms
+    chorus:{sK}:owed                 zset: conversation, since when a reply is owed, ms
+    chorus:{sK}:active               zset: conversation, when it was last heard of, ms
+    chorus:{sK}:dead                 stream of the messages that were set aside
+    chorus:{sK}:seen:<hash>          an event's claim, for a day; says nothing about it
+    chorus:{sK}:record:<turn>        what `chorus explain` shows, with its own TTL
+    chorus:{sK}:person:<id>          set of the conversations a person spoke in
+    chorus:{sK}:rate:<id>            messages of a person in the running minute
+    chorus:{sK}:c:<key>:lane         list of accepted, unanswered messages
+    chorus:{sK}:c:<key>:outbox       list of committed, undelivered replies
+    chorus:{sK}:c:<key>:log          list of the last events
+    chorus:{sK}:c:<key>:slots        hash, values in JSON
+    chorus:{sK}:c:<key>:meta         hash, see scripts.py
+    chorus:{sK}:c:<key>:turns        list of the turns with a record
+    chorus:{sK}:c:<key>:people       set of those who spoke in it
+
+K is the CRC-32 of the conversation's key modulo the number of shards. The shard's tag
+comes first, so that no id with braces in it can move a key; all keys of one script
+carry the same tag, as a Redis Cluster demands. Knows nothing about what is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import quote, unquote
+
+from bot.model import Address, Event
+
+META = "chorus:meta"
+
+Queue = Literal["ready", "out"]
+Part = Literal["lane", "outbox", "log", "slots", "meta", "turns", "people"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """The names of one shard's keys."""
+
+    number: int
+
+    @property
+    def prefix(self) -> str:
+        return f"chorus:{{s{self.number}}}"
+
+    def named(self, name: str) -> str:
+        """Name what the shard has one of: stops, waiting, owed, active, dead."""
+        return f"{self.prefix}:{name}"
+
+    def queue(self, queue: Queue, platform: str) -> str:
+        """Name the stream of tokens of a platform."""
+        return f"{self.prefix}:{queue}:{quote(platform, safe='', errors='replace')}"
+
+    def of(self, conversation: str, part: Part) -> str:
+        return f"{self.prefix}:c:{conversation}:{part}"
+
+    def record(self, turn: str) -> str:
+        return f"{self.prefix}:record:{turn}"
+
+    def seen(self, event: Event) -> str:
+        named = f"{event.address.key} {event.id}".encode(errors="replace")
+        return f"{self.prefix}:seen:{hashlib.sha256(named).hexdigest()[:32]}"
+
+    def person(self, person: str) -> str:
+        return f"{self.prefix}:person:{quote(person, safe='', errors='replace')}"
+
+    def rate(self, person: str) -> str:
+        return f"{self.prefix}:rate:{quote(person, safe='', errors='replace')}"
+
+
+class Shards:
+    """All shards, and which of them a conversation is on."""
+
+    def __init__(self, number: int) -> None:
+        self.all = tuple(map(Shard, range(number)))
+
+    def of(self, conversation: str) -> Shard:
+        return self.all[zlib.crc32(conversation.encode()) % len(self.all)]
+
+
+def person_of(address: Address) -> str:
+    """Name the person: the user, or the chat where users have no names."""
+    return address.chat if address.user is None else address.user
+
+
+def platform_of(conversation: str) -> str:
+    return unquote(conversation.partition(":")[0])

@@ -1,0 +1,74 @@
+"""
+Which turns are to stop: announced in Redis, heard by every worker.
+
+A stop may come while its turn is just being taken up, so those of the last minute are
+remembered. Knows nothing about how a turn is stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+from bot.conversation.connection import BLOCK_MS
+from bot.conversation.keys import Shard
+from bot.conversation.patience import Patience
+from bot.conversation.store import Store
+
+StopReason = Literal["stopped", "newer"]
+
+REMEMBERED = 1000
+
+
+class Stops:
+    """Tells `stop` of each announced stop; `reason` tells it later on too."""
+
+    def __init__(
+        self,
+        store: Store,
+        patience: Patience,
+        stop: Callable[[str, StopReason], None],
+    ) -> None:
+        self._store = store
+        self._patience = patience
+        self._stop = stop
+        self._reasons: dict[str, StopReason] = {}
+
+    async def listen(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for shard in self._store.shards.all:
+                tasks.create_task(self._listen(shard))
+
+    def reason(self, turn: str) -> StopReason | None:
+        return self._reasons.get(turn)
+
+    async def _listen(self, shard: Shard) -> None:
+        stream = shard.named("stops")
+        last = await self._patience(lambda: self._last(stream))
+        while True:
+            found = await self._patience(partial(self._read, stream, last))
+            for id_, fields in found:
+                last = id_
+                self._heard(fields[b"t"].decode(), fields[b"w"].decode())
+
+    def _heard(self, turn: str, why: Any) -> None:
+        self._reasons[turn] = why
+        if len(self._reasons) > REMEMBERED:
+            del self._reasons[next(iter(self._reasons))]
+        self._stop(turn, why)
+
+    async def _last(self, stream: str) -> bytes:
+        connection = self._store.connection
+        with connection.translated():
+            newest: Any = await connection.commands.xrevrange(stream, count=1)
+        last: bytes = newest[0][0] if newest else b"0-0"
+        return last
+
+    async def _read(self, stream: str, last: bytes) -> list[Any]:
+        connection = self._store.connection
+        with connection.translated():
+            found: Any = await connection.blocking.xread({stream: last}, block=BLOCK_MS)
+        pairs = found.items() if isinstance(found, dict) else found or ()
+        return [entry for _, entries in pairs for entry in entries]

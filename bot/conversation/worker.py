@@ -1,0 +1,237 @@
+"""
+The worker: takes up a lane, answers what is at its head, commits.
+
+Knows nothing about models, plugins or platforms, nor about Redis: an answerer answers,
+the store keeps. A message leaves its lane in the same step that keeps its answer, so a
+worker may die anywhere and the next one goes on. An answer is held until it is kept:
+a store that goes away meanwhile costs time, not the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Protocol
+
+from bot import metrics
+from bot.config import Config, DuringTurn
+from bot.conversation.commands import Answered, Commands, Observers, Stop
+from bot.conversation.crew import Held
+from bot.conversation.facts import facts
+from bot.conversation.patience import Patience
+from bot.conversation.state import Begun, Unwritable, Waiting
+from bot.conversation.stops import Stops
+from bot.conversation.store import Store
+from bot.errors import TurnError
+from bot.model import Address, Event, Record, Turn
+
+logger = logging.getLogger(__name__)
+
+TOGETHER = 20  # messages that are looked at, and answered together, at most
+
+
+class Answerer(Protocol):
+    """
+    Answers messages. Raises nothing but asyncio's cancellation: a turn that failed or
+    was stopped comes back as a record that says so. Tells observers of its turns.
+    """
+
+    async def answer(self, turn: Turn, cancelled: threading.Event) -> Record: ...
+
+
+class AttemptsUsedUp(TurnError):
+    """Worker after worker ended in the middle of this turn."""
+
+
+class Worker:
+    """Works lanes; `crew.Crew` gives it one after the other."""
+
+    def __init__(  # noqa: PLR0913 (all it works with comes in here)
+        self,
+        *,
+        store: Store,
+        answerer: Answerer,
+        commands: Commands,
+        observers: Observers,
+        config: Config,
+        clock: Callable[[], datetime],
+        seeds: Callable[[], int],
+        patience: Patience,
+    ) -> None:
+        self._store = store
+        self._answerer = answerer
+        self._commands = commands
+        self._observers = observers
+        self._config = config
+        self._clock = clock
+        self._seeds = seeds
+        self._patience = patience
+        self._running: dict[str, Stop] = {}
+        self._stops = Stops(store, patience, self._stop)
+
+    async def listen(self) -> None:
+        """Hear of turns that are to stop, until cancelled."""
+        await self._stops.listen()
+
+    async def work(self, held: Held) -> None:
+        """Answer the head of a lane, and commit the answer."""
+        mode = self._config.during_turn(Address.from_key(held.token.conversation))
+        messages = 1 if mode == "queue" else TOGETHER
+        begun = await self._patience(lambda: self._store.begin(held.token, messages))
+        if begun is None:
+            held.over = True
+            return
+        metrics.waited(begun.waited_s)
+        answering = _answering(begun, mode)
+        turn = self._turn(answering, begun)
+        answered = await self._answered(turn, begun, mode)
+        if self._may_try_again(turn, answered, begun):
+            logger.warning("turn %s failed and is tried again", turn.id)
+            held.over = True
+            await self._patience(
+                lambda: self._store.hand_back(held.token, "ready", failed=True)
+            )
+            return
+        await self._keep(held, turn, answering, answered)
+
+    # Answering
+
+    def _turn(self, answering: Sequence[Waiting], begun: Begun) -> Turn:
+        return Turn(
+            id=answering[0].turn_id,
+            message=_together([one.event for one in answering]),
+            seed=self._seeds(),
+            history=begun.state.history,
+            slots=begun.state.slots,
+        )
+
+    async def _answered(self, turn: Turn, begun: Begun, mode: DuringTurn) -> Answered:
+        if begun.attempts > self._config.workers.attempts:
+            return await self._used_up(turn, begun)
+        if mode == "interrupt" and _is_overtaken(begun.messages):
+            return self._commands.interrupted(turn)
+        stop = Stop()
+        self._running[turn.id] = stop
+        try:
+            if begun.stop or self._stops.reason(turn.id) == "stopped":
+                return self._commands.stopped(turn)
+            answered = await self._answer(turn, stop)
+        except asyncio.CancelledError:
+            stop.press()  # for those who compute on another thread
+            raise
+        finally:
+            del self._running[turn.id]
+        if stop.why == "newer" and answered.outcome == "cancelled":
+            return self._commands.interrupted(turn)
+        return answered
+
+    async def _answer(self, turn: Turn, stop: Stop) -> Answered:
+        if turn.message.kind == "command":
+            return await self._commands.answer(turn, stop)
+        try:
+            record = await self._answerer.answer(turn, stop.pressed)
+        except Exception as error:
+            # It promised not to raise; a mistake in it ends one turn, not the bot.
+            logger.exception("turn %s: the answerer broke its contract", turn.id)
+            return self._commands.failed(turn, error)
+        return Answered(reply=record.reply, record=record)
+
+    async def _used_up(self, turn: Turn, begun: Begun) -> Answered:
+        error = AttemptsUsedUp(
+            f"{begun.attempts - 1} workers ended in the middle of this turn"
+        )
+        await self._observers.turn_failed(turn, error)
+        return self._commands.failed(turn, error)
+
+    def _may_try_again(self, turn: Turn, answered: Answered, begun: Begun) -> bool:
+        """A command may have done something already, and is not run again."""
+        return (
+            answered.outcome == "failed"
+            and turn.message.kind == "message"
+            and begun.attempts < self._config.workers.attempts
+        )
+
+    def _stop(self, turn: str, why: str) -> None:
+        stop = self._running.get(turn)
+        if stop is not None:
+            stop.press(why)
+
+    # Keeping
+
+    async def _keep(
+        self, held: Held, turn: Turn, answering: Sequence[Waiting], answered: Answered
+    ) -> None:
+        try:
+            await self._commit(held, turn, answering, answered)
+        except Unwritable as error:
+            logger.warning("the answer of turn %s cannot be kept: %s", turn.id, error)
+            await self._observers.turn_failed(turn, error)
+            apology = self._commands.failed(turn, error)
+            await self._commit(held, turn, answering, apology)
+
+    async def _commit(
+        self, held: Held, turn: Turn, answering: Sequence[Waiting], answered: Answered
+    ) -> None:
+        set_aside = ""
+        if answered.record is not None and answered.outcome == "failed":
+            set_aside = answered.record.why or "the turn failed"
+        # The renewal may find the token gone before we hear that it was committed.
+        held.over = True
+        committed = await self._patience(
+            lambda: self._store.commit(
+                held.token,
+                answering,
+                events=facts([one.event for one in answering], answered, self._clock()),
+                slots=answered.slots,
+                record=answered.record,
+                reply=None if answered.silent else answered.reply,
+                urgency="interactive" if turn.message.kind == "command" else "final",
+                set_aside=set_aside,
+            )
+        )
+        match committed:
+            case "lost":
+                metrics.lease_lost("lane")
+                logger.warning(
+                    "turn %s was not committed: its lease was lost, and another "
+                    "worker answers it",
+                    turn.id,
+                )
+            case "gone":
+                logger.info(
+                    "turn %s was dropped: its conversation was erased meanwhile",
+                    turn.id,
+                )
+            case _ if set_aside:
+                metrics.set_aside(turn.message.address.platform)
+                logger.error("turn %s was set aside; see chorus dead-letters", turn.id)
+
+
+def _answering(begun: Begun, mode: DuringTurn) -> Sequence[Waiting]:
+    """
+    Return what this turn answers: the head, and when messages are answered together,
+    those of the same person that follow it.
+    """
+    head, *following = begun.messages
+    answering = [head]
+    if mode == "merge" and head.event.kind == "message":
+        for one in following:
+            same = one.event.address.user == head.event.address.user
+            if one.event.kind != "message" or not same:
+                break
+            answering.append(one)
+    return answering
+
+
+def _together(events: Sequence[Event]) -> Event:
+    text = "\n".join(event.text for event in events)
+    return replace(events[0], text=text)
+
+
+def _is_overtaken(messages: Sequence[Waiting]) -> bool:
+    head, *following = (one.event.kind for one in messages)
+    return head == "message" and "message" in following
