@@ -33,6 +33,8 @@ COMMANDS: Mapping[str, str] = {
     "check": "Check a configuration file and show every problem at once.",
     "schema": "Print the JSON Schema of the configuration file.",
     "models": "List the configured models, and fetch them.",
+    "conversations": "List the conversations, those with work to do first.",
+    "dead-letters": "List the messages that were set aside, or have one tried again.",
     "forget": "Erase what is stored about a person.",
     "bench": "Measure the speed of a part against its usual alternative.",
     "eval": "Measure how good retrieval and answers are.",
@@ -47,7 +49,7 @@ class Chorus(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in COMMANDS:
-            module = importlib.import_module(f"bot.cli.{cmd_name}")
+            module = importlib.import_module(f"bot.cli.{cmd_name.replace('-', '_')}")
             command: click.Command = module.command
             return command
         return _contributed(ctx, by_source=False).get(cmd_name)

@@ -22,6 +22,10 @@ from rich.text import Text
 # A pipe has no width; wrapping there would only break words that are searched for.
 _PIPE_WIDTH = 1000
 
+_DAY_S = 86_400
+# Name, seconds, and how many of it are still said in it.
+_UNITS = (("s", 1, 100), ("min", 60, 100), ("h", 3600, 48))
+
 
 def clean(text: str) -> str:
     """Replace what no UTF-8 stream can hold and drop what a terminal would obey."""
@@ -41,6 +45,14 @@ def say(text: str) -> None:
 def write(text: str) -> None:
     """Print data."""
     click.echo(clean(text))
+
+
+def ago(seconds: float) -> str:
+    """Return a time span as people say it: `12 s`, `3 min`, `5 h`, `2 d`."""
+    for unit, length, most in _UNITS:
+        if seconds < most * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds / _DAY_S:.0f} d"
 
 
 def write_json(value: JsonValue, *, indent: int | None = 2) -> None:

@@ -14,7 +14,13 @@ from click.testing import CliRunner, Result
 
 from bot.app import App
 from bot.cli import COMMANDS, chorus
-from bot.config import Config, GenerationConfig, KnowledgeConfig, Use
+from bot.config import (
+    Config,
+    GenerationConfig,
+    KnowledgeConfig,
+    OperationsConfig,
+    Use,
+)
 from bot.conversation.state import Forgotten, turn_id
 from bot.errors import ConfigError, KnowledgeError, TurnError
 from bot.evaluation.report import BenchRow, Row
@@ -59,9 +65,13 @@ class FakeStore:
     def __init__(self, records: dict[str, Record]) -> None:
         self.records = records
         self.forgotten: list[str] = []
+        self.retired: list[str] = []
 
     async def record(self, turn: str) -> Record | None:
         return self.records.get(turn)
+
+    async def retire(self, platform: str) -> None:
+        self.retired.append(platform)
 
     async def forget(self, user: str) -> Forgotten:
         self.forgotten.append(user)
@@ -87,7 +97,7 @@ class FakeManager:
         self._app = app
         self._connectors = connectors
 
-    async def run(self) -> None:
+    async def run(self, until: object = None) -> None:
         for connector in self._connectors.values():
             await connector.run(self._accept)
 
@@ -119,6 +129,8 @@ class FakeApp:
     accepted: list[Event] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
     patient: bool | None = None
+    roles: Sequence[str] = ()
+    operations: OperationsConfig | None = None
     ingested: list[Sequence[Path] | None] = field(default_factory=list)
     opened: list[tuple[Path, Config]] = field(default_factory=list)
     fetched: int = 0
@@ -137,15 +149,19 @@ class FakeApp:
         yield self.the_store
 
     @asynccontextmanager
-    async def running(
+    async def running(  # noqa: PLR0913 (what it stands for has them)
         self,
         connectors: Mapping[str, Connector] | None = None,
         *,
+        roles: Sequence[str] = ("connectors", "workers"),
         seeds: Callable[[], int] | None = None,
-        resumes: bool = True,
+        shares: bool = True,
         patient: bool = True,
+        operations: OperationsConfig | None = None,
     ) -> AsyncIterator[FakeManager]:
         self.patient = patient
+        self.roles = roles
+        self.operations = operations
         if seeds is not None:
             self.seeds.append(seeds())
         own = {one.name: one for one in self.plugins.connectors}
@@ -232,8 +248,9 @@ def test_ask_has_a_conversation_of_its_own_each_time() -> None:
     invoke(app, "ask", "How long?")
 
     keys = [event.address.key for event in app.accepted]
-    assert all(key.startswith("terminal:ask:") for key in keys)
+    assert all(key.startswith("ask-") for key in keys)
     assert keys[0] != keys[1]
+    assert app.the_store.retired == [event.address.platform for event in app.accepted]
 
 
 def test_ask_json_is_the_contract() -> None:
@@ -525,7 +542,7 @@ def test_run_runs_every_configured_connector() -> None:
 
     assert result.exit_code == 0
     assert terminal.replies == ["Five **days**."]
-    assert "is talking on terminal" in result.stderr
+    assert "talks on terminal" in result.stderr
 
 
 # eval, bench
