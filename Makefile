@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help install chat test test-fast check types imports clean
+.PHONY: help install chat test test-fast faults soak check clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -30,6 +30,13 @@ test: install check  ## everything that CI runs
 
 test-fast: install  ## tests without models, services and processes, under a minute
 	$(BIN)/pytest -m "not model and not services and not processes"
+
+faults: install  ## the fault suite at full length: thousands of kills, real pauses
+	CHORUS_FAULTS=full $(BIN)/pytest tests/faults -s
+
+MINUTES ?= 10
+soak: install  ## traffic with faults for MINUTES, watching memory, files and times
+	$(BIN)/python tests/faults/soak.py --minutes $(MINUTES)
 
 check: install  ## format, lint, types, import rules
 	$(BIN)/ruff format --check .

@@ -8,6 +8,7 @@ Heavy libraries are imported where their part is built.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections.abc import (
@@ -304,7 +305,8 @@ class App:
                     self._operations(operations, store, server, roles, answers)
                 )
             if "workers" in roles:
-                answers.answerer = self.answerer()
+                # Beside the loop, so that health and readiness can be asked meanwhile.
+                answers.answerer = await asyncio.to_thread(self.answerer)
             manager = ConversationManager(
                 store=store,
                 answerer=answers.answerer,

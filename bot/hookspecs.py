@@ -156,11 +156,11 @@ class PastEvents:
 
     @hookspec
     async def reply_sent(self, turn: Turn, reply: Reply) -> None:
-        """The reply was committed and the connector delivered it."""
+        """The reply was delivered; told in the process that runs the connector."""
 
     @hookspec
     async def turn_failed(self, turn: Turn, error: Exception) -> None:
-        """The turn ended in the apology."""
+        """A turn failed; after `workers.attempts` of them the apology is sent."""
 
     @hookspec
     async def feedback_received(self, event: Event, record: Record | None) -> None:

@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Literal
 from urllib.parse import quote, unquote
 
@@ -43,10 +44,7 @@ class Address:
         The conversation's name everywhere: `slack:T1:C9:1700.01`. Parts are
         percent-encoded, so no id, however hostile, can name another conversation.
         """
-        parts = [self.platform, self.account, self.chat]
-        if self.thread is not None:
-            parts.append(self.thread)
-        return ":".join(quote(part, safe="", errors="replace") for part in parts)
+        return _key(self.platform, self.account, self.chat, self.thread)
 
     @property
     def digest(self) -> str:
@@ -67,6 +65,15 @@ class Address:
             chat=chat,
             thread=thread[0] if thread else None,
         )
+
+
+# Asked for a dozen times in each turn.
+@lru_cache(maxsize=4096)
+def _key(platform: str, account: str, chat: str, thread: str | None) -> str:
+    parts = [platform, account, chat]
+    if thread is not None:
+        parts.append(thread)
+    return ":".join(quote(part, safe="", errors="replace") for part in parts)
 
 
 def digest_of(key: str) -> str:

@@ -22,7 +22,8 @@ def command(*, name: str, path: Path, as_json: bool) -> None:
     Measure the speed of a part against its usual alternative.
 
     Both sides run in turns, in this process and on the same threads, after a warm-up;
-    figures are medians of the repeats. A ratio above 1 means ours is better.
+    figures are medians of the repeats. A ratio above 1 means ours is better. Where
+    there is no alternative, ours stands alone.
     """
     with opened(path) as bot:
         rows = bench(name)(bot.app, bot.progress)
@@ -41,10 +42,15 @@ def _write_rows(rows: Sequence[BenchRow]) -> None:
 def _cells(row: BenchRow) -> list[str]:
     return [
         row.case,
-        f"{row.ours:.3g}",
-        f"{row.theirs:.3g}",
+        _shown(row.ours),
+        "" if row.theirs is None else _shown(row.theirs),
         row.unit,
-        f"{row.ratio:.2f}",
-        " / ".join(f"{low:.3g} to {high:.3g}" for low, high in row.spread),
-        row.baseline,
+        "" if row.ratio is None else f"{row.ratio:.2f}",
+        " / ".join(f"{_shown(low)} to {_shown(high)}" for low, high in row.spread),
+        row.baseline or "",
     ]
+
+
+def _shown(figure: float) -> str:
+    """Three digits, but no powers of ten."""
+    return f"{figure:.3g}" if abs(figure) < 1000 else f"{figure:.0f}"  # noqa: PLR2004

@@ -26,9 +26,7 @@ def command(*, retry: str | None, path: Path, as_json: bool) -> None:
     with opened(path) as bot:
         if retry is not None:
             turn = asyncio.run(_retried(bot.app, retry))
-            say(
-                f"{retry} waits to be answered again; explain with: chorus explain {turn}"
-            )
+            say(f"waits to be answered again; explain with: chorus explain {turn}")
             return
         found = asyncio.run(_found(bot.app))
     if as_json:

@@ -38,6 +38,7 @@ from redis.asyncio.sentinel import (
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.cluster import PRIMARY
 
+from bot.conversation.batch import Batch
 from bot.errors import StoreError
 
 BLOCK_MS = 2_000  # the longest time that a command on `blocking` may ask to wait
@@ -76,6 +77,7 @@ class Connection:
         place = read_url(url)
         self.clustered = place.kind == "cluster"
         self._closing: list[Callable[[], Awaitable[None]]] = []
+        self._batch: Batch | None = None
         try:
             with self.translated():
                 self._connect(place)
@@ -106,6 +108,7 @@ class Connection:
             ]
         else:
             clients = [_server(options) for options in (commands, blocking)]
+            self._batch = Batch(clients[0])
         self._closing += [client.aclose for client in clients]
         self.commands, self.blocking = clients
 
@@ -143,6 +146,8 @@ class Connection:
         async def run(
             *, keys: Sequence[str | bytes] = (), args: Sequence[str | bytes | int] = ()
         ) -> Any:
+            if self._batch is not None:
+                return await self._batch.run(sha, written, keys, args)
             try:
                 return await client.evalsha(sha, len(keys), *keys, *args)
             except exceptions.NoScriptError:
