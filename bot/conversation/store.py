@@ -9,31 +9,29 @@ scripts.py.
 
 from __future__ import annotations
 
-import asyncio
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from pydantic import JsonValue
 
 from bot.config import ConversationConfig
-from bot.conversation import scripts
+from bot.conversation import entries, scripts
 from bot.conversation.connection import Connection
 from bot.conversation.keys import META, Part, Queue, Shards, person_of, platform_of
-from bot.conversation.scripts import GROUP, TIME_LENGTH, TURN_LENGTH
+from bot.conversation.rewriting import Rewriting
+from bot.conversation.scripts import GROUP
 from bot.conversation.state import (
     EVENTS,
     RECORDS,
     REPLIES,
-    SLOTS,
     Begun,
     Committed,
     Forgotten,
     Outgoing,
     State,
     Undelivered,
-    Unwritable,
     Urgency,
     Waiting,
     turn_id,
@@ -45,8 +43,6 @@ from bot.model import Address, Event, Record, Reply
 
 DAY_S = 86_400
 SEEN_S = DAY_S  # platforms retry for minutes, at most hours
-REWRITE_S = 60.0
-REWRITE_PAUSE_S = 0.02
 
 # The names of a queue's fields in `meta`: of its token, and of the lease on it.
 _FIELDS: Mapping[Queue, tuple[str, str]] = {
@@ -71,7 +67,6 @@ class Store:
     ) -> None:
         self.connection = Connection(url)
         self.shards = Shards(shards)
-        self._embedded = embedded
         self._settings = settings
         self.ttl_s = _seconds(settings.ttl_days)
         self._record_ttl_s = _seconds(settings.record_ttl_days)
@@ -89,7 +84,7 @@ class Store:
         self._mark = script(scripts.MARK)
         self._erase = script(scripts.ERASE)
         self._retire = script(scripts.RETIRE)
-        self._rewriting = asyncio.Lock()
+        self._rewriting = Rewriting(self.connection) if embedded else None
 
     async def __aenter__(self) -> Self:
         await self.connection.__aenter__()
@@ -237,7 +232,7 @@ class Store:
         args = [*_holder(token), messages, self._settings.window_events]
         with self.connection.translated():
             answer = await self._begin(keys=keys, args=args)
-        return _begun(answer) if answer[0] == b"begun" else None
+        return entries.begun(answer) if answer[0] == b"begun" else None
 
     async def commit(  # noqa: PLR0913 (all that one step keeps)
         self,
@@ -299,7 +294,7 @@ class Store:
             set_aside.encode(errors="replace"),
             len(events),
             *[EVENTS.write(event) for event in events],
-            *_slot_args(slots or {}),
+            *entries.slot_args(slots or {}),
         ]
         with self.connection.translated():
             committed: Committed = (await self._commit(keys=keys, args=args)).decode()
@@ -324,7 +319,7 @@ class Store:
         client: Any = self.connection.commands
         with self.connection.translated():
             events = await client.lrange(log, -window, -1) if window else []
-            return _state(events, await client.hgetall(slots))
+            return entries.state(events, await client.hgetall(slots))
 
     # Delivery
 
@@ -341,7 +336,7 @@ class Store:
             shard.named("owed"),
         ]
         with self.connection.translated():
-            return _outgoing(await self._open(keys=keys, args=_holder(token)))
+            return entries.outgoing(await self._open(keys=keys, args=_holder(token)))
 
     async def sent(
         self, token: Token, turn: str, record: Record | None = None
@@ -361,7 +356,7 @@ class Store:
         written = b"" if record is None else RECORDS.write(record)
         args = [GROUP, token.id, token.lease, token.conversation, turn, written]
         with self.connection.translated():
-            return _outgoing(await self._sent(keys=keys, args=args))
+            return entries.outgoing(await self._sent(keys=keys, args=args))
 
     async def later(self, token: Token) -> None:
         """Note that the head did not arrive and is not being sent for now."""
@@ -425,13 +420,13 @@ class Store:
             for conversation in sorted(member.decode() for member in members):
                 if platform is None or platform_of(conversation) == platform:
                     erased += await self._erased(conversation, "all")
-        await self._rewrite_file()
+        await self._rewrite()
         return erased
 
     async def forget_conversation(self, address: Address) -> Forgotten:
         """Erase one conversation, except the messages that wait for an answer."""
         erased = await self._erased(address.key, "keep lane")
-        await self._rewrite_file()
+        await self._rewrite()
         return erased
 
     async def _erased(
@@ -469,49 +464,9 @@ class Store:
             replies=replies,
         )
 
-    async def _rewrite_file(self) -> None:
-        """
-        Write the embedded server's file anew: what was deleted is still in the old
-        one. A rewrite that is already running began too early to count.
-        """
-        if not self._embedded:
-            return
-        async with self._rewriting:
-            await self._rewrite_over()
-            client: Any = self.connection.commands
-            with self.connection.translated():
-                await client.bgrewriteaof()
-            await self._rewrite_over()
-            await self._check_rewritten()
-
-    async def _rewrite_over(self) -> None:
-        # Redis tells nobody when a rewrite is over, so it has to be asked.
-        try:
-            async with asyncio.timeout(REWRITE_S):
-                while await self._is_rewriting():  # noqa: ASYNC110
-                    await asyncio.sleep(REWRITE_PAUSE_S)
-        except TimeoutError as error:
-            raise self._not_rewritten(f"took longer than {REWRITE_S:g} s") from error
-
-    async def _is_rewriting(self) -> bool:
-        found = await self._persistence()
-        return bool(found["aof_rewrite_in_progress"] or found["aof_rewrite_scheduled"])
-
-    async def _check_rewritten(self) -> None:
-        if (await self._persistence())["aof_last_bgrewrite_status"] != "ok":
-            raise self._not_rewritten("failed, as the server's log explains")
-
-    def _not_rewritten(self, why: str) -> StoreError:
-        return StoreError(
-            f"redis.url: {self.connection.where!r}: what was erased may still be in "
-            f"the append-only file, whose rewriting {why}; run BGREWRITEAOF"
-        )
-
-    async def _persistence(self) -> dict[str, Any]:
-        client: Any = self.connection.commands
-        with self.connection.translated():
-            found: dict[str, Any] = await client.info("persistence")
-        return found
+    async def _rewrite(self) -> None:
+        if self._rewriting is not None:
+            await self._rewriting.rewrite()
 
     # Names
 
@@ -536,57 +491,6 @@ def _accepted(answer: bytes) -> Accepted:
 
 def _holder(token: Token) -> list[str]:
     return [GROUP, token.consumer, token.id, token.lease, token.conversation]
-
-
-def _begun(answer: Sequence[Any]) -> Begun:
-    _, attempts, stop, now, messages, events, slots = answer
-    since = int(messages[0][TURN_LENGTH : TURN_LENGTH + TIME_LENGTH])
-    waiting = list(map(_waiting, messages))
-    return Begun(
-        messages=waiting,
-        attempts=int(attempts),
-        stop=stop is not None and stop.decode() == waiting[0].turn_id,
-        waited_s=max(0, int(now) - since) / 1000,
-        state=_state(events, dict(zip(slots[::2], slots[1::2], strict=True))),
-    )
-
-
-def _waiting(entry: bytes) -> Waiting:
-    return Waiting(
-        turn_id=entry[:TURN_LENGTH].decode(),
-        event=EVENTS.read(entry[TURN_LENGTH + TIME_LENGTH :]),
-    )
-
-
-def _state(events: Sequence[bytes], slots: Mapping[bytes, bytes]) -> State:
-    return State(
-        history=[EVENTS.read(event) for event in events],
-        slots={name.decode(): SLOTS.read(value) for name, value in slots.items()},
-    )
-
-
-def _outgoing(answer: Sequence[Any]) -> Outgoing | None:
-    if answer[0] != b"open":
-        return None
-    _, head, doubt, tries = answer
-    return Outgoing(
-        undelivered=REPLIES.read(head[TURN_LENGTH + TIME_LENGTH :]),
-        doubtful=doubt == b"1",
-        tries=int(tries),
-    )
-
-
-def _slot_args(slots: Mapping[str, JsonValue]) -> Iterator[str | bytes]:
-    for name, value in slots.items():
-        yield _name(name)
-        yield b"" if value is None else SLOTS.write(value)
-
-
-def _name(slot: str) -> bytes:
-    try:
-        return slot.encode()
-    except UnicodeEncodeError as error:
-        raise Unwritable(f"slot {slot!r}: the name is not valid Unicode") from error
 
 
 def _seconds(days: float) -> int:

@@ -17,15 +17,9 @@ from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection
 
 from bot.conversation import connection
-from bot.conversation.connection import (
-    BLOCK_MS,
-    REDIS_ERRORS,
-    Connection,
-    Place,
-    read_url,
-    translated,
-    without_password,
-)
+from bot.conversation.connection import BLOCK_MS, Connection
+from bot.conversation.redis_errors import REDIS_ERRORS, translated
+from bot.conversation.redis_urls import Place, read_url, without_password
 from bot.errors import StoreError
 from tests.conversation.redis_processes import (
     HOST,
