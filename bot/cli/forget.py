@@ -11,7 +11,7 @@ import click
 
 from bot.app import App
 from bot.cli.opening import Words, config_option, opened
-from bot.cli.screen import write
+from bot.cli.screen import say, write
 
 if TYPE_CHECKING:
     from bot.conversation.state import Forgotten
@@ -27,6 +27,11 @@ def command(*, user: str, path: Path) -> None:
     if any(erased.values()):
         counts = ", ".join(f"{name} {number}" for name, number in erased.items())
         write(f"erased about {user!r}: {counts}")
+        if bot.app.config.redis.url is not None:
+            say(
+                "its append-only file still has what was erased, until it is written "
+                "anew: run BGREWRITEAOF on your Redis, and mind its backups"
+            )
     else:
         write(f"nothing is stored about {user!r}")
 

@@ -254,8 +254,8 @@ if ARGV[12] ~= '' then
   owe(KEYS[5], KEYS[6], KEYS[2], KEYS[7], ARGV[4], ttl, turn, ms, ARGV[12])
 end
 if ARGV[13] ~= '' then
-  redis.call('XADD', KEYS[14], '*', 'c', ARGV[4], 't', turn, 'a', meta[4] or '0',
-             'w', ARGV[13], 'm', head)
+  redis.call('XADD', KEYS[14], 'MINID', string.format('%.0f', ms - ttl * 1000), '*',
+             'c', ARGV[4], 't', turn, 'a', meta[4] or '0', 'w', ARGV[13], 'm', head)
   redis.call('EXPIRE', KEYS[14], ttl)
 end
 local events = tonumber(ARGV[14])

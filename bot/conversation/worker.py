@@ -24,7 +24,7 @@ from bot.conversation.crew import Held
 from bot.conversation.facts import facts
 from bot.conversation.patience import Patience
 from bot.conversation.state import Begun, Unwritable, Waiting
-from bot.conversation.stops import Stops
+from bot.conversation.stops import StopReason, Stops
 from bot.conversation.store import Store
 from bot.errors import TurnError
 from bot.model import Address, Event, Record, Turn
@@ -70,7 +70,7 @@ class Worker:
         self._clock = clock
         self._seeds = seeds
         self._patience = patience
-        self._running: dict[str, Stop] = {}
+        self._running: dict[str, tuple[Turn, Stop]] = {}
         self._stops = Stops(store, patience, self._stop)
 
     async def listen(self) -> None:
@@ -115,10 +115,14 @@ class Worker:
         if mode == "interrupt" and _is_overtaken(begun.messages):
             return self._commands.interrupted(turn)
         stop = Stop()
-        self._running[turn.id] = stop
+        self._running[turn.id] = (turn, stop)
         try:
-            if begun.stop or self._stops.reason(turn.id) == "stopped":
+            # It may have been announced before we heard that we have begun.
+            why = "stopped" if begun.stop else self._stops.reason(turn.id)
+            if why == "stopped":
                 return self._commands.stopped(turn)
+            if why is not None:
+                self._stop(turn.id, why)
             answered = await self._answer(turn, stop)
         except asyncio.CancelledError:
             stop.press()  # for those who compute on another thread
@@ -155,9 +159,11 @@ class Worker:
             and begun.attempts < self._config.workers.attempts
         )
 
-    def _stop(self, turn: str, why: str) -> None:
-        stop = self._running.get(turn)
-        if stop is not None:
+    def _stop(self, turn_id: str, why: StopReason) -> None:
+        turn, stop = self._running.get(turn_id, (None, None))
+        # A command may be doing something that must not be left half done.
+        is_command = turn is not None and turn.message.kind == "command"
+        if stop is not None and not (is_command and why == "newer"):
             stop.press(why)
 
     # Keeping

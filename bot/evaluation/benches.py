@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 BENCHES: Mapping[str, str] = {
     "generation": "bot.evaluation.bench_generation:generation_bench",
     "retrieval": "bot.evaluation.bench_retrieval:retrieval_bench",
+    "state": "bot.evaluation.bench_state:state_bench",
 }
 
 

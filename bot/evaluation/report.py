@@ -38,18 +38,23 @@ class BenchRow:
     """
     One case measured both ways in one run; medians. A `ratio` above 1 means ours is
     better. `spread` is the range of the repeats: (ours, theirs), each (low, high).
+    What nobody else does has no `baseline`, nor what comes from one.
     """
 
     case: str
     ours: float
-    baseline: str
-    theirs: float
+    baseline: str | None = None
+    theirs: float | None = None
     unit: str
+    more_is_better: bool = False
     spread: Sequence[Interval] = field(default=())
 
     @property
-    def ratio(self) -> float:
-        return self.theirs / self.ours
+    def ratio(self) -> float | None:
+        if self.theirs is None:
+            return None
+        ratio = self.theirs / self.ours
+        return 1 / ratio if self.more_is_better else ratio
 
     def as_json(self) -> dict[str, JsonValue]:
         return {

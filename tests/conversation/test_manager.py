@@ -908,6 +908,18 @@ async def test_a_newer_message_interrupts_the_running_turn_and_only_it_is_answer
     assert [text for _, text in await log_of(bot)] == ["one", "two", "three", "three!"]
 
 
+async def test_a_newer_message_does_not_interrupt_an_action(bot: Bot) -> None:
+    interrupting = a_config(conversation={"during_turn": "interrupt"})
+
+    async with bot.manager(config=interrupting, action_timeout_s=0.2) as manager:
+        await manager.accept(said("order hang", kind="command"))
+        await bot.action.begun.wait()
+        await manager.accept(said("hello"))
+        await manager.idle()
+
+    assert bot.connector.replies() == [CONFIG.replies.apology, "hello!"]
+
+
 async def test_a_channel_has_its_own_way_with_messages_during_a_turn(
     bot: Bot,
 ) -> None:
