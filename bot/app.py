@@ -319,7 +319,7 @@ class App:
                 seeds=seeds or (lambda: secrets.randbits(63)),
                 roles=roles,
                 patient=patient,
-                alone=server is not None and server.owned,
+                alone=server is not None and server.alone,
             )
             await self._plugins.bot_started()
             opened.push_async_callback(self._plugins.bot_stopped)

@@ -63,12 +63,19 @@ class TurnCancelled(TurnError):
 class DeliveryError(ChorusError):
     """
     A reply did not reach the platform. `retryable` says whether to try again,
-    `retry_after_s` when, where the platform says so.
+    `retry_after_s` when, where the platform says so, and `elsewhere` that another
+    process has to, because this one's connector does not reach the address.
     """
 
     def __init__(
-        self, message: str, *, retryable: bool, retry_after_s: float | None = None
+        self,
+        message: str,
+        *,
+        retryable: bool,
+        retry_after_s: float | None = None,
+        elsewhere: bool = False,
     ) -> None:
         self.retryable = retryable
         self.retry_after_s = retry_after_s
+        self.elsewhere = elsewhere
         super().__init__(message)

@@ -34,7 +34,7 @@ from rich.status import Status
 from rich.text import Text
 
 from bot import hookimpl
-from bot.errors import ConfigError, DeliveryError
+from bot.errors import ConfigError, DeliveryError, StoreError
 from bot.interfaces import Accepted, Connector, Delivery
 from bot.model import Address, Event, EventKind, Reply, Sent
 
@@ -42,6 +42,8 @@ Accept = Callable[[Event], Awaitable[Accepted]]
 
 # A turn may end without a reply; one that was refused may still be explained.
 GRACE_S = 2.0
+# What is for somebody at another terminal goes back and forth until theirs has it.
+NOT_HERE_S = 1.0
 
 WELCOME = (
     "Ask a question. /why explains the last reply, /help lists commands, "
@@ -106,9 +108,10 @@ class Terminal:
         # Somebody else's, who talks to the same Redis in another terminal.
         if address.key != self._address.key:
             raise DeliveryError(
-                f"terminal: {self._address.chat!r} is at this one, not "
-                f"{address.chat!r}",
+                "terminal: somebody else is at this one; the reply waits for them",
                 retryable=True,
+                retry_after_s=NOT_HERE_S,
+                elsewhere=True,
             )
         try:
             await self._window.show(reply)
@@ -145,6 +148,11 @@ class Terminal:
                     stopping.cancel()
         except* _Left:
             self._leaving = True
+        except* StoreError as errors:
+            told = errors.exceptions[0]
+            await self._window.show(
+                Reply(text=f"(not taken: {told}; please say it again)")
+            )
         finally:
             self._waiting = False
             self._window.working("")

@@ -6,6 +6,7 @@ import asyncio
 import getpass
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,11 +18,12 @@ from bot.cli.opening import Opened, Words, config_option, json_option, opened
 from bot.cli.screen import say, write_json, write_markdown
 from bot.config import Config
 from bot.conversation.state import turn_id
-from bot.errors import TurnError
+from bot.errors import StoreError, TurnError
 from bot.interfaces import Accepted, Delivery
 from bot.model import Address, Event, Record, Reply, Sent
 
 TERMINAL = "terminal"
+REFUSED_S = 5.0  # for the reply that says why, which may be none
 
 
 @click.command("ask")
@@ -77,17 +79,28 @@ async def _asked(
 ) -> tuple[Reply, Record | None]:
     """Return the reply and its record; a refused question has a reply only."""
     seeds = None if seed is None else lambda: seed
-    async with bot.app.running(
-        {asking.name: asking}, seeds=seeds, patient=False
-    ) as manager:
-        bot.progress("Answering", 0, None)
-        await manager.run()
-        # Its delivery is marked, or a later process would deliver it again.
-        await manager.idle()
+    try:
+        async with bot.app.running(
+            {asking.name: asking}, seeds=seeds, patient=False
+        ) as manager:
+            bot.progress("Answering", 0, None)
+            await manager.run()
+            # Its delivery is marked before what is left is dropped.
+            await manager.idle()
+    except BaseException:
+        with suppress(StoreError):  # what ended it says it better
+            await _cleared(bot, asking)
+        raise
     bot.progress.end()
+    return asking.reply, await _cleared(bot, asking)
+
+
+async def _cleared(bot: Opened, asking: OneQuestion) -> Record | None:
+    """Leave nothing to do where nobody will be again; return the question's record."""
     async with bot.app.store() as store:
+        await store.abandon(asking.event.address)
         await store.retire(asking.name)
-        return asking.reply, await store.record(turn_id(asking.event))
+        return await store.record(turn_id(asking.event))
 
 
 class OneQuestion:
@@ -117,8 +130,12 @@ class OneQuestion:
         self.event = replace(self.event, address=address)
 
     async def run(self, accept: Callable[[Event], Awaitable[Accepted]]) -> None:
-        await accept(self.event)
-        await self._replied.wait()
+        if await accept(self.event) == "accepted":
+            await self._replied.wait()
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REFUSED_S):
+                await self._replied.wait()
 
     async def send(self, address: Address, reply: Reply, key: str) -> Sent:
         self.reply = reply

@@ -27,8 +27,8 @@ Argument = str | bytes | int
 class _Call:
     sha: str
     script: bytes
-    keys: Sequence[str | bytes]
-    args: Sequence[Argument]
+    keys: Sequence[bytes | int]
+    args: Sequence[bytes | int]
     answer: asyncio.Future[Any]
 
 
@@ -49,8 +49,15 @@ class Batch:
     ) -> Any:
         """Return the script's answer, or raise what the client or the server did."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        # Here, so that what cannot be encoded fails alone.
         self._waiting.append(
-            _Call(sha=sha, script=script, keys=keys, args=args, answer=answer)
+            _Call(
+                sha=sha,
+                script=script,
+                keys=list(map(_encoded, keys)),
+                args=list(map(_encoded, args)),
+                answer=answer,
+            )
         )
         if self._sending is None:
             self._sending = asyncio.create_task(self._send_all())
@@ -83,8 +90,10 @@ class Batch:
         try:
             answers = await pipeline.execute(raise_on_error=False)
         except BaseException as error:
-            for call in calls:
+            # Those who wait would only wait as long for the same.
+            for call in (*calls, *self._waiting):
                 _fail(call, error)
+            self._waiting.clear()
             if isinstance(error, Exception):
                 return []  # those who wait for an answer have it
             raise
@@ -93,6 +102,10 @@ class Batch:
             for call, answer in zip(calls, answers, strict=True)
             if not _answered(call, answer)
         ]
+
+
+def _encoded(argument: Argument) -> bytes | int:
+    return argument.encode() if isinstance(argument, str) else argument
 
 
 def _answered(call: _Call, answer: object) -> bool:

@@ -17,6 +17,7 @@ from pydantic import JsonValue
 from rapidfuzz import process
 
 from bot.config import Config
+from bot.conversation.patience import Patience
 from bot.conversation.state import Forgotten
 from bot.conversation.store import Store
 from bot.errors import PluginError, TurnError
@@ -57,7 +58,7 @@ class Stop:
     def press(self, why: str = "") -> None:
         self.why = self.why or why
         self.pressed.set()
-        if self._limit is not None:
+        if self._limit is not None and not self._limit.expired():
             self._limit.reschedule(asyncio.get_running_loop().time())
 
     async def interrupts(
@@ -99,6 +100,7 @@ class Commands:
     """Answers turns whose message is a command."""
 
     store: Store
+    patience: Patience
     actions: Mapping[str, Action]
     observers: Observers
     explain: Callable[[Record], str]
@@ -120,7 +122,8 @@ class Commands:
                 return Answered(reply=Reply(text=self._unknown(name)))
 
     async def _why(self, turn: Turn) -> Answered:
-        record = await self.store.last_record(turn.message.address)
+        address = turn.message.address
+        record = await self.patience(lambda: self.store.last_record(address))
         if record is None:
             return Answered(reply=Reply(text="There is no answer to explain yet."))
         return Answered(reply=Reply(text=self.explain(record)))
@@ -133,7 +136,8 @@ class Commands:
         return "\n".join(f"- `/{name}`: {told}" for name, told in known.items())
 
     async def _forget(self, turn: Turn) -> Answered:
-        erased = await self.store.forget_conversation(turn.message.address)
+        address = turn.message.address
+        erased = await self.patience(lambda: self.store.forget_conversation(address))
         return Answered(reply=Reply(text=_told(erased)))
 
     def _unknown(self, name: str) -> str:

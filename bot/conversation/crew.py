@@ -89,22 +89,22 @@ class Crew:
         self._room = asyncio.Event()
         self._room.set()
         self._takers: list[asyncio.Task[None]] = []
-        self._inherited = asyncio.Event()
         self._stopped = asyncio.Event()
 
     async def run(self) -> None:
         """Work until stopped."""
         async with asyncio.TaskGroup() as tasks:
+            # One for each shard: one that is away must not keep the others waiting.
             self._takers = [
-                tasks.create_task(self._take_over(tasks)),
-                *(
-                    tasks.create_task(self._take(shard, tasks))
-                    for shard in self._tokens.shards
-                ),
+                tasks.create_task(take(shard, tasks))
+                for shard in self._tokens.shards
+                for take in (self._take_over, self._take)
             ]
-            renewing = tasks.create_task(self._renew())
+            renewing = [
+                tasks.create_task(self._renew(shard)) for shard in self._tokens.shards
+            ]
             await self._stopped.wait()
-            for task in (*self._takers, renewing):
+            for task in (*self._takers, *renewing):
                 task.cancel()
 
     async def stop(self, grace_s: float) -> None:
@@ -116,6 +116,10 @@ class Crew:
             await self._take_last()
         for taker in self._takers:
             taker.cancel()
+        # Who waits for time to pass must not wake up now, to be cut off in a moment.
+        for held in self._held:
+            if held.pausing and held.task:
+                held.task.cancel()
         working = [held.task for held in self._held if held.task and not held.pausing]
         if working and grace_s > 0:
             await asyncio.wait(working, timeout=grace_s)
@@ -141,37 +145,37 @@ class Crew:
     # Taking
 
     async def _take(self, shard: Shard, tasks: asyncio.TaskGroup) -> None:
-        await self._inherited.wait()
         while True:
             await self._room.wait()
             room = max(1, self._free() // len(self._tokens.shards))
             take = partial(self._tokens.take, shard, room)
-            self._begin(await self._patience(take), tasks)
+            await self._admit(await self._patience(take), tasks)
 
-    async def _take_over(self, tasks: asyncio.TaskGroup) -> None:
-        if self._alone:
-            # Before anything is taken, or our own would be taken for a dead one's.
-            await self._take_from_the_dead(tasks, idle_ms=0)
-        self._inherited.set()
+    async def _take_over(self, shard: Shard, tasks: asyncio.TaskGroup) -> None:
+        idle_ms = 0 if self._alone else round(1000 * self._valid_s)
         while True:
-            await self._take_from_the_dead(tasks, round(1000 * self._valid_s))
-            await asyncio.sleep(self._part_s)
-
-    async def _take_from_the_dead(self, tasks: asyncio.TaskGroup, idle_ms: int) -> None:
-        for shard in self._tokens.shards:
             if (room := self._free()) > 0:
                 take = partial(self._tokens.take_over, shard, room, idle_ms)
-                self._begin(await self._patience(take), tasks)
+                await self._admit(await self._patience(take), tasks)
+            idle_ms = round(1000 * self._valid_s)
+            await asyncio.sleep(self._part_s)
 
     def _free(self) -> int:
         return self._at_once - len(self._held)
 
-    def _begin(self, tokens: Iterable[Token], tasks: asyncio.TaskGroup) -> None:
-        for token in tokens:
+    async def _admit(self, tokens: Iterable[Token], tasks: asyncio.TaskGroup) -> None:
+        """Begin on tokens, and let others have those that there is no room for."""
+        mine = {(held.token.stream, held.token.id) for held in self._held}
+        # Taken over from ourselves, who could not renew it: it is still worked on.
+        others = [one for one in tokens if (one.stream, one.id) not in mine]
+        room = max(0, self._free())
+        for token in others[:room]:
             held = Held(token=token, valid_s=self._valid_s)
             self._held.add(held)
             held.task = tasks.create_task(self._hold(held))
         self._count_room()
+        for token in others[room:]:
+            await self._patience(partial(self._store.hand_back, token, self._queue))
 
     def _count_room(self) -> None:
         if self._free() > 0:
@@ -187,7 +191,11 @@ class Crew:
         except StoreError as error:
             if not isinstance(error, Unreadable):
                 raise
-            logger.error("a conversation has to wait: %s", error)  # noqa: TRY400
+            logger.error(  # noqa: TRY400
+                "conversation %s has to wait: %s",
+                digest_of(held.token.conversation),
+                error,
+            )
         except Exception:
             # A mistake of ours, or a connector's, costs one token for a lease.
             logger.exception("work on a token of %r failed", self._queue)
@@ -196,10 +204,12 @@ class Crew:
             self._count_room()
             self._changed()
 
-    async def _renew(self) -> None:
+    async def _renew(self, shard: Shard) -> None:
         while True:
             await asyncio.sleep(self._part_s)
-            mine = {held.token: held for held in self._held}
+            mine = {
+                held.token: held for held in self._held if held.token.shard == shard
+            }
             if not mine:
                 continue
             asked = time.monotonic()
@@ -213,8 +223,8 @@ class Crew:
     def _lose(self, held: Held) -> None:
         metrics.lease_lost("lane" if self._queue == "ready" else "outbox")
         logger.warning(
-            "the lease on %s was lost: it was not renewed in time, and another one "
-            "works there now; nothing of this one's work is kept",
+            "the lease on %s was lost: it was not renewed in time and is another's, or "
+            "the conversation was erased; nothing of this one's work is kept",
             digest_of(held.token.conversation),
         )
         held.over = True

@@ -6,7 +6,9 @@ Entries of lanes and outboxes are a turn's id, milliseconds, JSON. Knows no Redi
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import JsonValue
@@ -17,17 +19,23 @@ from bot.conversation.state import (
     REPLIES,
     SLOTS,
     Begun,
+    Json,
+    Kept,
     Outgoing,
     State,
+    Unreadable,
     Unwritable,
     Waiting,
 )
+from bot.model import Address, Event
+
+logger = logging.getLogger(__name__)
 
 
-def begun(answer: Sequence[Any]) -> Begun:
+def begun(answer: Sequence[Any], conversation: str) -> Begun:
     _, attempts, stop, now, messages, events, slots = answer
     since = int(messages[0][TURN_LENGTH : TURN_LENGTH + TIME_LENGTH])
-    waiting = list(map(_waiting, messages))
+    waiting = [_waiting(entry, conversation) for entry in messages]
     return Begun(
         messages=waiting,
         attempts=int(attempts),
@@ -37,28 +45,49 @@ def begun(answer: Sequence[Any]) -> Begun:
     )
 
 
-def _waiting(entry: bytes) -> Waiting:
-    return Waiting(
-        turn_id=entry[:TURN_LENGTH].decode(),
-        event=EVENTS.read(entry[TURN_LENGTH + TIME_LENGTH :]),
-    )
+def _waiting(entry: bytes, conversation: str) -> Waiting:
+    turn = entry[:TURN_LENGTH].decode()
+    try:
+        event = EVENTS.read(entry[TURN_LENGTH + TIME_LENGTH :])
+    except Unreadable:
+        nothing = Event(
+            id=turn,
+            kind="message",
+            address=Address.from_key(conversation),
+            time=datetime.now(UTC),
+        )
+        return Waiting(turn_id=turn, event=nothing, readable=False)
+    return Waiting(turn_id=turn, event=event)
 
 
 def state(events: Sequence[bytes], slots: Mapping[bytes, bytes]) -> State:
+    """Return the state; what another version wrote is left out, and said so."""
     return State(
-        history=[EVENTS.read(event) for event in events],
-        slots={name.decode(): SLOTS.read(value) for name, value in slots.items()},
+        history=[event for one in events for event in _read(EVENTS, one)],
+        slots={
+            name.decode(): value
+            for name, one in slots.items()
+            for value in _read(SLOTS, one)
+        },
     )
+
+
+def _read(json: Json[Kept], written: bytes) -> Iterator[Kept]:
+    try:
+        yield json.read(written)
+    except Unreadable as error:
+        logger.warning("a part of a conversation is left out: %s", error)
 
 
 def outgoing(answer: Sequence[Any]) -> Outgoing | None:
     if answer[0] != b"open":
         return None
-    _, head, doubt, tries = answer
+    _, head, doubt, tries, age_ms = answer
     return Outgoing(
         undelivered=REPLIES.read(head[TURN_LENGTH + TIME_LENGTH :]),
         doubtful=doubt == b"1",
         tries=int(tries),
+        age_s=max(0, age_ms) / 1000,
     )
 
 

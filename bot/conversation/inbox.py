@@ -111,9 +111,16 @@ class Inbox:
         return "refused" if accepted == "accepted" else accepted
 
     async def _feedback(self, event: Event) -> Accepted:
+        if len(event.text) > self.config.conversation.max_message_characters:
+            return "refused"
         accepted = await self.store.note(event)
         if accepted == "accepted":
-            record = await self._judged(event)
+            try:
+                record = await self._judged(event)
+            except StoreError as error:
+                # It is kept; the service would only be told that it came twice.
+                logger.warning("feedback is told without its turn: %s", error)
+                record = None
             await self.observers.feedback_received(event, record)
         return accepted
 

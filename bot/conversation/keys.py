@@ -92,5 +92,11 @@ def person_of(address: Address) -> str:
     return address.chat if address.user is None else address.user
 
 
+def person_digest(address: Address) -> str:
+    """Tell a person from another one without naming either."""
+    named = f"{address.platform} {person_of(address)}".encode(errors="replace")
+    return hashlib.sha256(named).hexdigest()[:12]
+
+
 def platform_of(conversation: str) -> str:
     return unquote(conversation.partition(":")[0])

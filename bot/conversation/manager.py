@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import sys
+import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
@@ -98,13 +99,18 @@ class ConversationManager:
         self._tokens: list[Tokens] = []
         self._worker: Worker | None = None
         if "connectors" in roles:
-            self._crews.append(self._crew("out", self._outbox.work, ADDRESSES_AT_ONCE))
+            # One for each: a platform that is down must not keep the others waiting.
+            self._crews += [
+                self._crew("out", [name], self._outbox.work, ADDRESSES_AT_ONCE)
+                for name in connectors
+            ]
         if "workers" in roles and answerer is not None:
             self._worker = Worker(
                 store=store,
                 answerer=answerer,
                 commands=Commands(
                     store=store,
+                    patience=self._patience,
                     actions={action.name: action for action in actions},
                     observers=observers,
                     explain=explain,
@@ -118,12 +124,13 @@ class ConversationManager:
                 patience=self._patience,
             )
             at_once = config.workers.concurrency
-            self._crews.append(self._crew("ready", self._work, at_once))
+            self._crews.append(
+                self._crew("ready", list(connectors), self._work, at_once)
+            )
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
-        for crew in self._crews:
-            self._tasks.create_task(crew.run())
+        self._running += [self._tasks.create_task(crew.run()) for crew in self._crews]
         if self._worker is not None:
             self._running.append(self._tasks.create_task(self._worker.listen()))
         return self
@@ -142,8 +149,9 @@ class ConversationManager:
         grace_s = self._config.workers.shutdown_s if well else 0
         try:
             # Workers first: what they answer now is still delivered by this process.
+            ends = time.monotonic() + grace_s
             for crew in reversed(self._crews):
-                await crew.stop(grace_s)
+                await crew.stop(max(0, ends - time.monotonic()))
         finally:
             for task in self._running:
                 task.cancel()
@@ -218,11 +226,13 @@ class ConversationManager:
             raise _only(group) from None
 
     def _crew(
-        self, queue: Queue, work: Callable[[Held], Awaitable[None]], at_once: int
+        self,
+        queue: Queue,
+        platforms: Sequence[str],
+        work: Callable[[Held], Awaitable[None]],
+        at_once: int,
     ) -> Crew:
-        tokens = Tokens(
-            self._store.connection, self._store.shards, queue, list(self._connectors)
-        )
+        tokens = Tokens(self._store.connection, self._store.shards, queue, platforms)
         self._tokens.append(tokens)
         return Crew(
             queue=queue,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
@@ -21,7 +22,7 @@ from bot.conversation.cleaning import cleaned_text
 from bot.conversation.crew import Held
 from bot.conversation.patience import Patience
 from bot.conversation.sends import Gate, Priority, Shown
-from bot.conversation.state import Outgoing, Undelivered
+from bot.conversation.state import Outgoing, Undelivered, Unreadable
 from bot.conversation.store import Store
 from bot.errors import DeliveryError
 from bot.interfaces import Connector, Finds, ShowsFrames
@@ -29,7 +30,8 @@ from bot.model import Address, Record, Reply, Turn
 
 logger = logging.getLogger(__name__)
 
-ATTEMPTS = 12  # about six minutes
+GIVE_UP_S = 86_400.0  # by then nobody waits for it, and Redis is not for ever
+LOOKS = 12  # about six minutes of looking whether a reply has arrived
 IN_DOUBT = 3  # attempts, at most, at something of which nobody knows whether it arrived
 LONGEST_PAUSE_S = 60.0
 SEND_S = 60.0
@@ -50,13 +52,21 @@ class LeaseLost(Exception):
     """Somebody else delivers here by now."""
 
 
+class NotHere(Exception):
+    """This connector does not reach the address; another process's does."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of one attempt; `told` says more, `after_s` when to try again."""
+    """
+    What became of one attempt; `told` says more, `after_s` when to try again,
+    `elsewhere` that another process has to.
+    """
 
     kind: Literal["ok", "rejected", "later", "unknown"]
     told: str = ""
     after_s: float | None = None
+    elsewhere: bool = False
 
 
 class Outbox:
@@ -92,6 +102,8 @@ class Outbox:
         except LeaseLost:
             metrics.lease_lost("outbox")
             logger.warning("the lease on an outbox was lost; another one delivers it")
+        except NotHere:
+            await self._patience(lambda: self._store.hand_back(token, "out"))
         held.over = True
 
     def show(self, address: Address, text: str) -> None:
@@ -118,11 +130,14 @@ class Outbox:
         record = await self._record(undelivered, problem)
         if problem is not None:
             logger.warning("the reply of turn %s: %s", undelivered.turn_id, problem)
+        # With the last reply its token is gone, which is no loss.
+        held.over = True
         outgoing = await self._patience(
             lambda: self._store.sent(
                 held.token, undelivered.turn_id, _with_problem(record, problem)
             )
         )
+        held.over = outgoing is None
         if problem is None and record is not None:
             await self._observers.reply_sent(record.turn, undelivered.reply)
         self.show(undelivered.address, "")
@@ -135,7 +150,12 @@ class Outbox:
         address, turn = undelivered.address, undelivered.turn_id
         if problem is None and not self._observers.hear_of_replies(address):
             return None
-        return await self._patience(lambda: self._store.record_of(address, turn))
+        try:
+            return await self._patience(lambda: self._store.record_of(address, turn))
+        except Unreadable as error:
+            # The reply is out; it must not be sent again for the sake of its record.
+            logger.warning("the record of turn %s: %s", turn, error)
+            return None
 
     async def _deliver(self, held: Held, outgoing: Outgoing) -> str | None:
         """Send a reply; return why that cannot be called delivered, or None."""
@@ -143,6 +163,7 @@ class Outbox:
         if not undelivered.reply.text:
             return None
         tries, doubts = outgoing.tries, 0
+        give_up = time.monotonic() + GIVE_UP_S - outgoing.age_s
         outcome = Outcome(kind="unknown") if outgoing.doubtful else None
         while True:
             if outcome is None:
@@ -154,13 +175,15 @@ class Outbox:
             if outcome.kind == "ok":
                 return None
             tries += 1
-            if outcome.kind != "later" or tries >= ATTEMPTS:
+            if outcome.kind != "later" or time.monotonic() >= give_up:
                 return _problem(outcome, tries)
             await self._pause(held, outcome, tries)
+            if outcome.elsewhere:
+                raise NotHere
             outcome = None
 
     async def _pause(self, held: Held, outcome: Outcome, tries: int) -> None:
-        await self._patience(lambda: self._store.later(held.token))
+        await self._patience(lambda: self._store.later(held.token, tries))
         pause = pause_s(tries) if outcome.after_s is None else outcome.after_s
         held.pausing = True
         await self._sleep(pause)
@@ -172,13 +195,7 @@ class Outbox:
         limit = asyncio.timeout(SEND_S)
         async with gate.admitted(_PRIORITIES[undelivered.urgency]):
             self._shown[connector.name].drop_frames(undelivered.address)
-            marked = await self._patience(
-                lambda: self._store.mark(held.token, undelivered.turn_id)
-            )
-            # The last moment: whoever was stopped for longer than the lease must not
-            # send what another one has sent meanwhile.
-            if not marked or not held.is_current():
-                raise LeaseLost
+            await self._mark(held, undelivered)
             try:
                 async with limit:
                     sent = await connector.send(
@@ -190,16 +207,36 @@ class Outbox:
                 kind: Literal["later", "rejected"] = (
                     "later" if error.retryable else "rejected"
                 )
-                return Outcome(kind=kind, told=told, after_s=error.retry_after_s)
+                return Outcome(
+                    kind=kind,
+                    told=told,
+                    after_s=error.retry_after_s,
+                    elsewhere=error.elsewhere,
+                )
             # A connector is a stranger's code; one reply must not stop the others.
             except Exception as error:
                 if limit.expired():
                     told = f", because it took longer than {SEND_S:g} s"
                     return Outcome(kind="unknown", told=told)
                 logger.exception("connector %r broke its contract", connector.name)
-                told = cleaned_text(f"connector {connector.name!r} raised {error!r}")
-                return Outcome(kind="rejected", told=told)
+                told = cleaned_text(f": connector {connector.name!r} raised {error!r}")
+                return Outcome(kind="unknown", told=told)
         return Outcome(kind="ok" if sent.status == "ok" else "unknown")
+
+    async def _mark(self, held: Held, undelivered: Undelivered) -> None:
+        """Mark the reply as being sent, and be sure that nobody else sends it now."""
+
+        async def mark() -> tuple[float, bool]:
+            asked = time.monotonic()
+            return asked, await self._store.mark(held.token, undelivered.turn_id)
+
+        while True:
+            asked, marked = await self._patience(mark)
+            if not marked:
+                raise LeaseLost
+            held.renewed = max(held.renewed, asked)
+            if held.is_current():
+                return
 
     async def _resolved(
         self, undelivered: Undelivered, outcome: Outcome, doubts: int
@@ -214,12 +251,12 @@ class Outbox:
             if found is not None:
                 return found
         if connector.delivery == "at_least_once" and doubts < IN_DOUBT:
-            return Outcome(kind="later", told=_UNKNOWN)
+            return replace(outcome, kind="later")
         return outcome
 
     async def _find(self, connector: Finds, undelivered: Undelivered) -> Outcome | None:
         """Look whether the reply is there; None when that cannot be found out."""
-        for attempt in range(1, ATTEMPTS):
+        for attempt in range(1, LOOKS):
             try:
                 async with asyncio.timeout(SEND_S):
                     sent = await connector.find(

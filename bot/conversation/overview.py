@@ -1,8 +1,8 @@
 """
 What an operator may look at and mend: conversations, backlogs, dead letters.
 
-Reads what the store keeps, for all shards. Shows keys and counts, never what people
-wrote. Knows nothing about how it is printed or served.
+Reads what the store keeps, for all shards. Shows keys, counts and why something failed,
+which may quote what people wrote. Knows nothing about how it is printed or served.
 """
 
 from __future__ import annotations

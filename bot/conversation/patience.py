@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 2.0
-FAILURES = 6  # in a row, before somebody who is not patient leaves: about six seconds
+FAILURES = 6  # in a row, before somebody who is not patient leaves
 
 Result = TypeVar("Result")
 
@@ -32,34 +32,38 @@ class Patience:
     ) -> None:
         self._sleep = sleep
         self._patient = patient
-        self._gone = False
+        self._failing = 0
 
     async def __call__(self, step: Callable[[], Awaitable[Result]]) -> Result:
         failures = 0
-        while True:
-            try:
-                result = await step()
-            except Unreadable:
-                raise
-            except StoreError as error:
-                failures += 1
-                self._note(error)
-                if not self._patient and failures >= FAILURES:
+        try:
+            while True:
+                try:
+                    return await step()
+                except Unreadable:
                     raise
-            else:
-                self._note(None)
-                return result
-            await self._sleep(pause_s(failures))
+                except StoreError as error:
+                    failures += 1
+                    metrics.store_failed()
+                    if failures == 1:
+                        self._begin(error)
+                    if not self._patient and failures >= FAILURES:
+                        raise
+                await self._sleep(pause_s(failures))
+        finally:
+            if failures:
+                self._end()
 
-    def _note(self, error: StoreError | None) -> None:
-        """Log the beginning and the end of an outage, not every try in between."""
-        if error is not None:
-            metrics.store_failed()
-            if not self._gone:
-                logger.error("everything has to wait for the store: %s", error)
-        elif self._gone:
-            logger.info("the store is back")
-        self._gone = error is not None
+    def _begin(self, error: StoreError) -> None:
+        """Log the beginning of an outage, not every step that it stops."""
+        self._failing += 1
+        if self._failing == 1:
+            logger.error("everything has to wait for the store: %s", error)
+
+    def _end(self) -> None:
+        self._failing -= 1
+        if self._failing == 0:
+            logger.info("the store is back, or nobody waits for it any more")
 
 
 def pause_s(failures: int) -> float:

@@ -58,6 +58,7 @@ LEAST_FREE = 64 * 1024  # bytes, to start with
 RESERVE = 1024 * 1024  # bytes, set free for the last writes on a disk that filled up
 
 _DISK_FULL = "the disk is full; free some space"
+_SHARERS = "sharers.lock"  # held, by any number, in common
 _LOCKS = ("owner.lock", "server.lock")  # in the order in which they are taken
 
 # What the server says of files that it refuses, whichever version it is. A log of
@@ -76,8 +77,9 @@ _BEYOND_REPAIR = re.compile(
 class EmbeddedRedis:
     """
     A context manager over the server's data folder. Inside it `url` can be connected
-    to; `owned` says whether this process started the server or shares another's.
-    Blocks while the server starts or stops (well under a second, if all is well).
+    to; `owned` says whether this process started the server or shares another's,
+    `alone` whether nobody was sharing the folder when it did. Blocks while the server
+    starts or stops (well under a second, if all is well).
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class EmbeddedRedis:
     ) -> None:
         self.folder = folder.absolute()
         self.owned = False
+        self.alone = False
         self._fsync = fsync
         self._binary = binary
         self._socket = self.folder / "redis.sock"
@@ -132,10 +135,13 @@ class EmbeddedRedis:
             if self._take(_LOCKS[0]):
                 self._start()
                 self.owned = True
+                self.alone = self._is_unshared()
                 return
             state = self._state()
             if state == "ready":
                 logger.info("sharing the server of another process in %s", self.folder)
+                self._locks.append(self._lock_file(_SHARERS))
+                fcntl.flock(self._locks[-1], fcntl.LOCK_SH)
                 return
             if state != "loading" and time.monotonic() > deadline:
                 raise StoreError(
@@ -196,8 +202,22 @@ class EmbeddedRedis:
         pid = self.folder / "redis.pid"
         return pid.read_text().strip() if pid.exists() else "unknown"
 
+    def _is_unshared(self) -> bool:
+        """Say whether nobody is left who shared the server of a former owner."""
+        descriptor = self._lock_file(_SHARERS)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(descriptor)
+        return True
+
+    def _lock_file(self, name: str) -> int:
+        return os.open(self.folder / name, os.O_RDWR | os.O_CREAT, 0o600)
+
     def _take(self, name: str) -> bool:
-        descriptor = os.open(self.folder / name, os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = self._lock_file(name)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

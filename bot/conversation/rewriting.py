@@ -22,19 +22,28 @@ class Rewriting:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._rewriting = asyncio.Lock()
+        self._asked = 0
+        self._covered = 0
 
     async def rewrite(self) -> None:
         """
         Return when the file was written anew, or raise StoreError. A rewrite that is
-        already running began too early to count.
+        already running began too early to count; one that began while this call waited
+        will do.
         """
+        self._asked += 1
+        mine = self._asked
         async with self._rewriting:
+            if self._covered >= mine:
+                return
             await self._over()
+            covering = self._asked
             client: Any = self._connection.commands
             with self._connection.translated():
                 await client.bgrewriteaof()
             await self._over()
             await self._check()
+            self._covered = covering
 
     async def _over(self) -> None:
         # Redis tells nobody when a rewrite is over, so it has to be asked.

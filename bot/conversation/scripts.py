@@ -19,6 +19,7 @@ Fields of `meta`:
     told                     that the customer was told to wait
     turn, committed          the turn committed last, and under which lease
     explained                the last turn with a record
+    people_at                when the keys of who spoke were last renewed
     out_token, out_lease     of the outbox
     sending, tries           the reply being sent, how often it could not be sent
 
@@ -34,7 +35,7 @@ TIME_LENGTH = 13  # milliseconds since 1970, until the year 2286
 _COMMON = """
 local function now()
   local time = redis.call('TIME')
-  return string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+  return string.format('%013.0f', time[1] * 1000 + math.floor(time[2] / 1000))
 end
 local function begins_with(entry, turn)
   return entry and string.sub(entry, 1, #turn) == turn
@@ -48,10 +49,23 @@ local function give_up(stream, group, token)
   redis.call('XACK', stream, group, token)
   redis.call('XDEL', stream, token)
 end
+-- A stream lives as long as what waits behind its tokens.
+local function keep(stream, ttl)
+  if redis.call('TTL', stream) < tonumber(ttl) then
+    redis.call('EXPIRE', stream, ttl)
+  end
+end
+-- Says whether there is a token. One that went away with its stream is none.
+local function is_up(stream, meta, field, ttl)
+  local id = redis.call('HGET', meta, field)
+  if not id or #redis.call('XRANGE', stream, id, id) == 0 then return false end
+  keep(stream, ttl)
+  return true
+end
 -- The token of a lane or an outbox, and since when there is something in it.
 local function put_up(stream, meta, field, conversation, ttl, zset, ms)
   local id = redis.call('XADD', stream, '*', 'c', conversation)
-  redis.call('EXPIRE', stream, ttl)
+  keep(stream, ttl)
   redis.call('HSET', meta, field, id)
   redis.call('ZADD', zset, ms, conversation)
 end
@@ -68,11 +82,18 @@ local function first_time(seen, token, ttl, refused)
   redis.call('SET', seen, token, 'EX', ttl)
   return nil
 end
-local function remember(person, people, active, conversation, ttl, ms)
+local function too_many(rate, limit)
+  return tonumber(redis.call('GET', rate) or '0') >= tonumber(limit)
+end
+local function count(rate)
+  if redis.call('INCR', rate) == 1 then redis.call('EXPIRE', rate, 60) end
+end
+-- Who spoke has to be known as long as anything is kept of it.
+local function remember(person, people, active, conversation, ttl, people_ttl, ms)
   redis.call('SADD', person, conversation)
-  redis.call('EXPIRE', person, ttl)
+  redis.call('EXPIRE', person, people_ttl)
   redis.call('SADD', people, person)
-  redis.call('EXPIRE', people, ttl)
+  redis.call('EXPIRE', people, people_ttl)
   redis.call('ZADD', active, ms, conversation)
   redis.call('ZREMRANGEBYSCORE', active, '-inf', ms - ttl * 1000)
 end
@@ -82,7 +103,7 @@ _OWE = """
 local function owe(outbox, out, meta, owed, conversation, ttl, turn, ms, reply)
   redis.call('RPUSH', outbox, turn .. ms .. reply)
   redis.call('EXPIRE', outbox, ttl)
-  if redis.call('HEXISTS', meta, 'out_token') == 0 then
+  if not is_up(out, meta, 'out_token', ttl) then
     put_up(out, meta, 'out_token', conversation, ttl, owed, ms)
   end
   redis.call('EXPIRE', meta, ttl)
@@ -91,46 +112,48 @@ end
 
 # The entries of the stops are gone after a minute, when nobody can be waiting for one.
 _STOP = """
-local function announce_stop(stops, turn, why, ms)
+local function announce_stop(stops, turn, why, who, ms)
   redis.call('XADD', stops, 'MINID', string.format('%.0f', ms - 60000), '*',
-             't', turn, 'w', why)
+             't', turn, 'w', why, 'u', who)
   redis.call('EXPIRE', stops, 60)
 end
 """
 
-# KEYS seen, person, people, active, lane, meta, ready, waiting, rate, stops
-# ARGV claim, seen ttl, conversation, ttl, turn, event, lane limit, limit a minute,
-#      'interrupt' or ''
+# KEYS seen, person, people, active, rate, lane, meta, ready, waiting, stops
+# ARGV claim, seen ttl, conversation, ttl, people's ttl, limit a minute, turn, event,
+#      lane limit, who interrupts the running turn or ''
 ACCEPT = (
     _COMMON
     + _CLAIM
     + _STOP
     + """
 local ms, ttl = now(), ARGV[4]
-local refused = redis.call('LLEN', KEYS[5]) >= tonumber(ARGV[7])
-  or tonumber(redis.call('GET', KEYS[9]) or '0') >= tonumber(ARGV[8])
+local refused = redis.call('LLEN', KEYS[6]) >= tonumber(ARGV[9])
+  or too_many(KEYS[5], ARGV[6])
 local before = first_time(KEYS[1], ARGV[1], ARGV[2], refused)
 if before then return before end
-if redis.call('INCR', KEYS[9]) == 1 then redis.call('EXPIRE', KEYS[9], 60) end
-local head = redis.call('LINDEX', KEYS[5], 0)
-if head and ARGV[9] == 'interrupt' then
-  announce_stop(KEYS[10], string.sub(head, 1, 16), 'newer', ms)
+count(KEYS[5])
+local head = redis.call('LINDEX', KEYS[6], 0)
+if head and ARGV[10] ~= '' then
+  announce_stop(KEYS[10], string.sub(head, 1, 16), 'newer', ARGV[10], ms)
 end
-redis.call('RPUSH', KEYS[5], ARGV[5] .. ms .. ARGV[6])
-redis.call('EXPIRE', KEYS[5], ttl)
-if redis.call('HEXISTS', KEYS[6], 'token') == 0 then
-  put_up(KEYS[7], KEYS[6], 'token', ARGV[3], ttl, KEYS[8], ms)
-end
+redis.call('RPUSH', KEYS[6], ARGV[7] .. ms .. ARGV[8])
 redis.call('EXPIRE', KEYS[6], ttl)
-remember(KEYS[2], KEYS[3], KEYS[4], ARGV[3], ttl, ms)
+if not is_up(KEYS[8], KEYS[7], 'token', ttl) then
+  put_up(KEYS[8], KEYS[7], 'token', ARGV[3], ttl, KEYS[9], ms)
+end
+redis.call('EXPIRE', KEYS[7], ttl)
+remember(KEYS[2], KEYS[3], KEYS[4], ARGV[3], ttl, ARGV[5], ms)
 return 'accepted'
 """
 )
 
-# KEYS seen, person, people, active, outbox, meta, out, owed
-# ARGV claim, seen ttl, conversation, ttl, turn, reply, 'once' or ''
+# KEYS seen, person, people, active, rate, outbox, meta, out, owed
+# ARGV claim, seen ttl, conversation, ttl, people's ttl, limit a minute, turn, reply,
+#      'once' or ''
 #
-# 'once': not again before the next turn was committed.
+# 'once': not again before the next turn was committed. Otherwise as often in a minute
+# as there may be messages.
 TURN_AWAY = (
     _COMMON
     + _CLAIM
@@ -138,27 +161,36 @@ TURN_AWAY = (
     + """
 local before = first_time(KEYS[1], ARGV[1], ARGV[2], false)
 if before then return before end
-local ms = now()
-if ARGV[7] == '' or redis.call('HSETNX', KEYS[6], 'told', '1') == 1 then
-  owe(KEYS[5], KEYS[7], KEYS[6], KEYS[8], ARGV[3], ARGV[4], ARGV[5], ms, ARGV[6])
+local ms, told = now(), true
+if ARGV[9] ~= '' then
+  told = redis.call('HSETNX', KEYS[7], 'told', '1') == 0
+  redis.call('EXPIRE', KEYS[7], ARGV[4])
+else
+  told = too_many(KEYS[5], ARGV[6])
+  count(KEYS[5])
 end
-remember(KEYS[2], KEYS[3], KEYS[4], ARGV[3], ARGV[4], ms)
+if not told then
+  owe(KEYS[6], KEYS[8], KEYS[7], KEYS[9], ARGV[3], ARGV[4], ARGV[7], ms, ARGV[8])
+end
+remember(KEYS[2], KEYS[3], KEYS[4], ARGV[3], ARGV[4], ARGV[5], ms)
 return 'accepted'
 """
 )
 
-# KEYS seen, person, people, active, log
-# ARGV claim, seen ttl, conversation, ttl, event, events kept
+# KEYS seen, person, people, active, rate, log
+# ARGV claim, seen ttl, conversation, ttl, people's ttl, limit a minute, event, events
+#      kept
 NOTE = (
     _COMMON
     + _CLAIM
     + """
-local before = first_time(KEYS[1], ARGV[1], ARGV[2], false)
+local before = first_time(KEYS[1], ARGV[1], ARGV[2], too_many(KEYS[5], ARGV[6]))
 if before then return before end
-redis.call('RPUSH', KEYS[5], ARGV[5])
-redis.call('LTRIM', KEYS[5], -tonumber(ARGV[6]), -1)
-redis.call('EXPIRE', KEYS[5], ARGV[4])
-remember(KEYS[2], KEYS[3], KEYS[4], ARGV[3], ARGV[4], now())
+count(KEYS[5])
+redis.call('RPUSH', KEYS[6], ARGV[7])
+redis.call('LTRIM', KEYS[6], -tonumber(ARGV[8]), -1)
+redis.call('EXPIRE', KEYS[6], ARGV[4])
+remember(KEYS[2], KEYS[3], KEYS[4], ARGV[3], ARGV[4], ARGV[5], now())
 return 'accepted'
 """
 )
@@ -175,7 +207,7 @@ local head = redis.call('LINDEX', KEYS[2], 0)
 if head then
   local turn = string.sub(head, 1, 16)
   redis.call('HSET', KEYS[3], 'stop', turn)
-  announce_stop(KEYS[4], turn, 'stopped', now())
+  announce_stop(KEYS[4], turn, 'stopped', '', now())
 end
 return 'accepted'
 """
@@ -211,7 +243,7 @@ local messages = redis.call('LRANGE', KEYS[3], 0, ARGV[6] - 1)
 local token = redis.call('HGET', KEYS[2], 'token')
 if #messages == 0 or token ~= ARGV[3] then
   give_up(KEYS[1], ARGV[1], ARGV[3])
-  if token == ARGV[3] then
+  if not token or token == ARGV[3] then
     redis.call('HDEL', KEYS[2], 'token', 'lease', 'attempts', 'stop', 'told')
     redis.call('ZREM', KEYS[4], ARGV[5])
   end
@@ -254,8 +286,12 @@ if ARGV[12] ~= '' then
   owe(KEYS[5], KEYS[6], KEYS[2], KEYS[7], ARGV[4], ttl, turn, ms, ARGV[12])
 end
 if ARGV[13] ~= '' then
-  redis.call('XADD', KEYS[14], 'MINID', string.format('%.0f', ms - ttl * 1000), '*',
-             'c', ARGV[4], 't', turn, 'a', meta[4] or '0', 'w', ARGV[13], 'm', head)
+  local oldest = string.format('%.0f', ms - ttl * 1000)
+  for _, entry in ipairs(redis.call('LRANGE', KEYS[3], 0, ARGV[6] - 1)) do
+    redis.call('XADD', KEYS[14], 'MINID', oldest, '*', 'c', ARGV[4],
+               't', string.sub(entry, 1, 16), 'a', meta[4] or '0', 'w', ARGV[13],
+               'm', entry)
+  end
   redis.call('EXPIRE', KEYS[14], ttl)
 end
 local events = tonumber(ARGV[14])
@@ -274,13 +310,19 @@ if ARGV[10] ~= '' then
     redis.call('DEL', ARGV[9] .. redis.call('LPOP', KEYS[10]))
   end
 end
-for _, key in ipairs({KEYS[2], KEYS[8], KEYS[9], KEYS[11]}) do
+for _, key in ipairs({KEYS[2], KEYS[8], KEYS[9]}) do
   redis.call('EXPIRE', key, ttl)
 end
--- The pointers to the records live as long as the longer-lived of the two.
-redis.call('EXPIRE', KEYS[10], math.max(tonumber(ttl), tonumber(ARGV[11])))
-for _, person in ipairs(redis.call('SMEMBERS', KEYS[11])) do
-  redis.call('EXPIRE', person, ttl)
+-- The pointers to the records live as long as the longer-lived of the two, and so does
+-- what is known of who spoke. There may be thousands: once an hour will do.
+local longer = math.max(tonumber(ttl), tonumber(ARGV[11]))
+redis.call('EXPIRE', KEYS[10], longer)
+if ms - (redis.call('HGET', KEYS[2], 'people_at') or 0) > 3600000 then
+  redis.call('HSET', KEYS[2], 'people_at', ms)
+  redis.call('EXPIRE', KEYS[11], longer)
+  for _, person in ipairs(redis.call('SMEMBERS', KEYS[11])) do
+    redis.call('EXPIRE', person, longer)
+  end
 end
 redis.call('ZADD', KEYS[12], ms, ARGV[4])
 for _ = 1, tonumber(ARGV[6]) do redis.call('LPOP', KEYS[3]) end
@@ -319,6 +361,10 @@ return 1
 )
 
 _OUTBOX = """
+local function outgoing(head, since_when, sending, tries)
+  local doubtful = sending and begins_with(head, sending) and '1' or '0'
+  return {'open', head, doubtful, tries or '0', since_when}
+end
 local function close(out, group, meta, owed, conversation, token)
   give_up(out, group, token)
   redis.call('HDEL', meta, 'out_token', 'out_lease', 'sending', 'tries')
@@ -330,7 +376,7 @@ end
 # KEYS out, meta, outbox, owed; ARGV group, consumer, token, lease, conversation
 #
 # Returns the head, whether somebody was sending it who has not said what became of it,
-# and how often it could not be sent.
+# how often it could not be sent, and how long ago it was committed, in milliseconds.
 OPEN = (
     _COMMON
     + _OUTBOX
@@ -346,19 +392,24 @@ if not head then
   return close(KEYS[1], ARGV[1], KEYS[2], KEYS[4], ARGV[5], ARGV[3])
 end
 redis.call('HSET', KEYS[2], 'out_lease', ARGV[4])
-local doubtful = found[2] and begins_with(head, found[2]) and '1' or '0'
-return {'open', head, doubtful, found[3] or '0'}
+return outgoing(head, now() - since(head), found[2], found[3])
 """
 )
 
-# KEYS meta; ARGV lease, turn
+# KEYS out, meta; ARGV group, consumer, token, lease, turn
 #
-# The last thing before a reply is sent.
-MARK = """
-if redis.call('HGET', KEYS[1], 'out_lease') ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[1], 'sending', ARGV[2])
+# The last thing before a reply is sent. Renews the token as well: what is marked is not
+# taken over before it can have been sent.
+MARK = (
+    _COMMON
+    + """
+if redis.call('HGET', KEYS[2], 'out_lease') ~= ARGV[4]
+  or not held_by(KEYS[1], ARGV[1], ARGV[3], ARGV[2]) then return 0 end
+redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[3], 'JUSTID')
+redis.call('HSET', KEYS[2], 'sending', ARGV[5])
 return 1
 """
+)
 
 # KEYS out, meta, outbox, owed, record
 # ARGV group, token, lease, conversation, turn, the record as it is now or ''
@@ -373,7 +424,10 @@ if not found[1] then return {'empty'} end
 if found[2] ~= ARGV[3] then return {'lost'} end
 if begins_with(redis.call('LINDEX', KEYS[3], 0), ARGV[5]) then
   redis.call('LPOP', KEYS[3])
-  redis.call('HDEL', KEYS[2], 'sending', 'tries')
+  if redis.call('HGET', KEYS[2], 'sending') == ARGV[5] then
+    redis.call('HDEL', KEYS[2], 'sending')
+  end
+  redis.call('HDEL', KEYS[2], 'tries')
   if ARGV[6] ~= '' then redis.call('SET', KEYS[5], ARGV[6], 'XX', 'KEEPTTL') end
 end
 local head = redis.call('LINDEX', KEYS[3], 0)
@@ -381,24 +435,27 @@ if not head then
   return close(KEYS[1], ARGV[1], KEYS[2], KEYS[4], ARGV[4], ARGV[2])
 end
 redis.call('ZADD', KEYS[4], since(head), ARGV[4])
-return {'open', head, '0', '0'}
+found = redis.call('HMGET', KEYS[2], 'sending', 'tries')
+return outgoing(head, now() - since(head), found[1], found[2])
 """
 )
 
-# KEYS meta; ARGV lease
+# KEYS meta; ARGV lease, how often it could not be sent by now
 #
 # The reply did not arrive, and is not being sent until it is marked again.
 LATER = """
 if redis.call('HGET', KEYS[1], 'out_lease') ~= ARGV[1] then return 0 end
 redis.call('HDEL', KEYS[1], 'sending')
-return redis.call('HINCRBY', KEYS[1], 'tries', 1)
+redis.call('HSET', KEYS[1], 'tries', ARGV[2])
+return 1
 """
 
 # KEYS lane, outbox, log, slots, meta, turns, people, ready, out, waiting, owed, active,
 #      dead
 # ARGV group, conversation, record's key prefix, rate's key prefix, person's key
-#      prefix, 'all' or 'keep lane'
+#      prefix, 'all', 'keep lane' or 'lane only'
 #
+# 'lane only' drops what nobody is going to answer or to read, and nothing else.
 # A customer who asks to be forgotten is still being answered, and may have written
 # more since: lane and outbox stay then, and with them who is in it.
 ERASE = (
@@ -409,8 +466,11 @@ local replies = redis.call('LLEN', KEYS[2])
 local events = redis.call('LLEN', KEYS[3])
 local slots = redis.call('HLEN', KEYS[4])
 local records = 0
-for _, turn in ipairs(redis.call('LRANGE', KEYS[6], 0, -1)) do
-  records = records + redis.call('DEL', ARGV[3] .. turn)
+if ARGV[6] ~= 'lane only' then
+  for _, turn in ipairs(redis.call('LRANGE', KEYS[6], 0, -1)) do
+    records = records + redis.call('DEL', ARGV[3] .. turn)
+  end
+  redis.call('DEL', KEYS[3], KEYS[4], KEYS[6])
 end
 for _, entry in ipairs(redis.call('XRANGE', KEYS[13], '-', '+')) do
   if entry[2][2] == ARGV[2] then
@@ -418,7 +478,6 @@ for _, entry in ipairs(redis.call('XRANGE', KEYS[13], '-', '+')) do
     messages = messages + 1
   end
 end
-redis.call('DEL', KEYS[3], KEYS[4], KEYS[6])
 if ARGV[6] == 'keep lane' then
   redis.call('HDEL', KEYS[5], 'turn', 'committed', 'explained')
   return {0, 0, events, slots, records}
@@ -426,12 +485,16 @@ end
 local tokens = redis.call('HMGET', KEYS[5], 'token', 'out_token')
 if tokens[1] then give_up(KEYS[8], ARGV[1], tokens[1]) end
 if tokens[2] then give_up(KEYS[9], ARGV[1], tokens[2]) end
+redis.call('DEL', KEYS[1], KEYS[2], KEYS[5])
+redis.call('ZREM', KEYS[10], ARGV[2])
+redis.call('ZREM', KEYS[11], ARGV[2])
+if ARGV[6] == 'lane only' then return {messages, replies, 0, 0, 0} end
 for _, person in ipairs(redis.call('SMEMBERS', KEYS[7])) do
   redis.call('SREM', person, ARGV[2])
   redis.call('DEL', ARGV[4] .. string.sub(person, #ARGV[5] + 1))
 end
-redis.call('DEL', KEYS[1], KEYS[2], KEYS[5], KEYS[7])
-for i = 10, 12 do redis.call('ZREM', KEYS[i], ARGV[2]) end
+redis.call('DEL', KEYS[7])
+redis.call('ZREM', KEYS[12], ARGV[2])
 return {messages, replies, events, slots, records}
 """
 )
@@ -447,10 +510,16 @@ local found = {}
 for i, part in ipairs({':lane', ':outbox'}) do
   local members = redis.call('ZRANGE', KEYS[i], 0, ARGV[2] - 1, 'WITHSCORES')
   for j = 1, #members, 2 do
-    local row = found[members[j]] or {0, '0', 0, '0'}
-    row[2 * i - 1] = redis.call('LLEN', ARGV[1] .. members[j] .. part)
-    row[2 * i] = string.format('%.0f', members[j + 1])
-    found[members[j]] = row
+    local length = redis.call('LLEN', ARGV[1] .. members[j] .. part)
+    if length == 0 then
+      -- It expired with everything else of its conversation.
+      redis.call('ZREM', KEYS[i], members[j])
+    else
+      local row = found[members[j]] or {0, '0', 0, '0'}
+      row[2 * i - 1] = length
+      row[2 * i] = string.format('%.0f', members[j + 1])
+      found[members[j]] = row
+    end
   end
 end
 local rows = {}
@@ -473,7 +542,7 @@ if not entry then return 0 end
 local ms = now()
 redis.call('RPUSH', KEYS[2], ARGV[4] .. ms .. string.sub(entry[2][10], 30))
 redis.call('EXPIRE', KEYS[2], ARGV[3])
-if redis.call('HEXISTS', KEYS[3], 'token') == 0 then
+if not is_up(KEYS[4], KEYS[3], 'token', ARGV[3]) then
   put_up(KEYS[4], KEYS[3], 'token', ARGV[2], ARGV[3], KEYS[5], ms)
 end
 redis.call('EXPIRE', KEYS[3], ARGV[3])

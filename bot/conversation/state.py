@@ -41,10 +41,14 @@ class State:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """An accepted message in its lane, and the turn that will answer it."""
+    """
+    An accepted message in its lane, and the turn that will answer it. One that is not
+    `readable` was written by another version; its event only says where it came from.
+    """
 
     turn_id: str
     event: Event
+    readable: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,11 +80,13 @@ class Outgoing:
     """
     The reply at the head of an outbox. `doubtful`: somebody who was sending it died,
     so that it may have arrived. `tries`: how often it could not be sent.
+    `age_s`: how long ago it was committed.
     """
 
     undelivered: Undelivered
     doubtful: bool
     tries: int
+    age_s: float
 
 
 LaneState = Literal["answering", "waiting", "delivering", "idle"]
@@ -168,7 +174,9 @@ class Json(Generic[Kept]):
         try:
             return self._adapter.dump_json((value,), warnings="error")[1:-1]
         except ValueError as error:
-            raise Unwritable(f"it cannot be written as JSON: {error}") from error
+            # The error itself would show what people wrote.
+            kind = type(error).__name__
+            raise Unwritable(f"it cannot be written as JSON ({kind})") from error
 
     def read(self, written: bytes) -> Kept:
         try:

@@ -1,14 +1,15 @@
 """
 Which turns are to stop: announced in Redis, heard by every worker.
 
-A stop may come while its turn is just being taken up, so those of the last minute are
-remembered. Knows nothing about how a turn is stopped.
+A stop may come while its turn is just being taken up, so the last ones are remembered.
+Knows nothing about how a turn is stopped.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -17,32 +18,38 @@ from bot.conversation.keys import Shard
 from bot.conversation.patience import Patience
 from bot.conversation.store import Store
 
-StopReason = Literal["stopped", "newer"]
-
 REMEMBERED = 1000
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Announced:
+    """Why a turn is to stop; by whose newer message, as a digest of the person."""
+
+    why: Literal["stopped", "newer"]
+    who: str
+
+
 class Stops:
-    """Tells `stop` of each announced stop; `reason` tells it later on too."""
+    """Tells `stop` of each announced stop; `of` tells it later on too."""
 
     def __init__(
         self,
         store: Store,
         patience: Patience,
-        stop: Callable[[str, StopReason], None],
+        stop: Callable[[str, Announced], None],
     ) -> None:
         self._store = store
         self._patience = patience
         self._stop = stop
-        self._reasons: dict[str, StopReason] = {}
+        self._announced: dict[str, Announced] = {}
 
     async def listen(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             for shard in self._store.shards.all:
                 tasks.create_task(self._listen(shard))
 
-    def reason(self, turn: str) -> StopReason | None:
-        return self._reasons.get(turn)
+    def of(self, turn: str) -> Announced | None:
+        return self._announced.get(turn)
 
     async def _listen(self, shard: Shard) -> None:
         stream = shard.named("stops")
@@ -51,13 +58,14 @@ class Stops:
             found = await self._patience(partial(self._read, stream, last))
             for id_, fields in found:
                 last = id_
-                self._heard(fields[b"t"].decode(), fields[b"w"].decode())
+                turn, why, who = (fields[name].decode() for name in (b"t", b"w", b"u"))
+                self._heard(turn, Announced(why=why, who=who))
 
-    def _heard(self, turn: str, why: Any) -> None:
-        self._reasons[turn] = why
-        if len(self._reasons) > REMEMBERED:
-            del self._reasons[next(iter(self._reasons))]
-        self._stop(turn, why)
+    def _heard(self, turn: str, announced: Announced) -> None:
+        self._announced[turn] = announced
+        if len(self._announced) > REMEMBERED:
+            del self._announced[next(iter(self._announced))]
+        self._stop(turn, announced)
 
     async def _last(self, stream: str) -> bytes:
         connection = self._store.connection

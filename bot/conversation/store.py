@@ -9,6 +9,7 @@ scripts.py.
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -19,7 +20,15 @@ from pydantic import JsonValue
 from bot.config import ConversationConfig
 from bot.conversation import entries, scripts
 from bot.conversation.connection import Connection
-from bot.conversation.keys import META, Part, Queue, Shards, person_of, platform_of
+from bot.conversation.keys import (
+    META,
+    Part,
+    Queue,
+    Shards,
+    person_digest,
+    person_of,
+    platform_of,
+)
 from bot.conversation.rewriting import Rewriting
 from bot.conversation.scripts import GROUP
 from bot.conversation.state import (
@@ -40,6 +49,8 @@ from bot.conversation.tokens import Token
 from bot.errors import StoreError
 from bot.interfaces import Accepted
 from bot.model import Address, Event, Record, Reply
+
+logger = logging.getLogger(__name__)
 
 DAY_S = 86_400
 SEEN_S = DAY_S  # platforms retry for minutes, at most hours
@@ -126,10 +137,9 @@ class Store:
     async def accept(self, event: Event, *, interrupts: bool = False) -> Accepted:
         """
         Claim the event and put it at the end of its lane. `interrupts` stops the turn
-        that is running there.
+        that is running there for the same person.
         """
         shard = self.shards.of(event.address.key)
-        person = person_of(event.address)
         return await self._claimed(
             self._accept,
             event,
@@ -137,15 +147,13 @@ class Store:
                 *self._parts(event.address, "lane", "meta"),
                 self._queue(event.address, "ready"),
                 shard.named("waiting"),
-                shard.rate(person),
                 shard.named("stops"),
             ],
             args=[
                 turn_id(event),
                 EVENTS.write(event),
                 self._settings.lane_limit,
-                self._settings.messages_per_minute,
-                "interrupt" if interrupts else "",
+                person_digest(event.address) if interrupts else "",
             ],
         )
 
@@ -207,8 +215,16 @@ class Store:
             shard.person(person_of(event.address)),
             *self._parts(event.address, "people"),
             shard.named("active"),
+            shard.rate(person_of(event.address)),
         ]
-        claim_args = [_claim(), SEEN_S, event.address.key, self.ttl_s]
+        claim_args = [
+            _claim(),
+            SEEN_S,
+            event.address.key,
+            self.ttl_s,
+            max(self.ttl_s, self._record_ttl_s),
+            self._settings.messages_per_minute,
+        ]
         with self.connection.translated():
             answer = await script(keys=[*claim_keys, *keys], args=[*claim_args, *args])
         return _accepted(answer)
@@ -232,7 +248,9 @@ class Store:
         args = [*_holder(token), messages, self._settings.window_events]
         with self.connection.translated():
             answer = await self._begin(keys=keys, args=args)
-        return entries.begun(answer) if answer[0] == b"begun" else None
+        return (
+            entries.begun(answer, token.conversation) if answer[0] == b"begun" else None
+        )
 
     async def commit(  # noqa: PLR0913 (all that one step keeps)
         self,
@@ -358,17 +376,23 @@ class Store:
         with self.connection.translated():
             return entries.outgoing(await self._sent(keys=keys, args=args))
 
-    async def later(self, token: Token) -> None:
-        """Note that the head did not arrive and is not being sent for now."""
+    async def later(self, token: Token, tries: int) -> None:
+        """
+        Note that the head did not arrive, for the `tries`-th time, and is not being
+        sent for now.
+        """
         meta = self.shards.of(token.conversation).of(token.conversation, "meta")
         with self.connection.translated():
-            await self._later(keys=[meta], args=[token.lease])
+            await self._later(keys=[meta], args=[token.lease, tries])
 
     async def mark(self, token: Token, turn: str) -> bool:
         """Mark the head as being sent; False when the outbox is another's by now."""
         meta = self.shards.of(token.conversation).of(token.conversation, "meta")
         with self.connection.translated():
-            return bool(await self._mark(keys=[meta], args=[token.lease, turn]))
+            holder = [GROUP, token.consumer, token.id, token.lease]
+            return bool(
+                await self._mark(keys=[token.stream, meta], args=[*holder, turn])
+            )
 
     async def retire(self, platform: str) -> None:
         """Remove the empty queues of a platform that nobody will use again."""
@@ -420,17 +444,27 @@ class Store:
             for conversation in sorted(member.decode() for member in members):
                 if platform is None or platform_of(conversation) == platform:
                     erased += await self._erased(conversation, "all")
-        await self._rewrite()
+        await self._rewrite(erased)
         return erased
 
     async def forget_conversation(self, address: Address) -> Forgotten:
-        """Erase one conversation, except the messages that wait for an answer."""
+        """
+        Erase one conversation, except what waits for an answer or is being sent. A
+        file that cannot be written anew is logged: it is not the customer's to mend.
+        """
         erased = await self._erased(address.key, "keep lane")
-        await self._rewrite()
+        try:
+            await self._rewrite(erased)
+        except StoreError as error:
+            logger.error("a customer asked to be forgotten: %s", error)  # noqa: TRY400
         return erased
 
+    async def abandon(self, address: Address) -> None:
+        """Drop what waits in a conversation that nobody is in any more."""
+        await self._erased(address.key, "lane only")
+
     async def _erased(
-        self, conversation: str, extent: Literal["all", "keep lane"]
+        self, conversation: str, extent: Literal["all", "keep lane", "lane only"]
     ) -> Forgotten:
         shard, platform = self.shards.of(conversation), platform_of(conversation)
         keys = [
@@ -464,8 +498,8 @@ class Store:
             replies=replies,
         )
 
-    async def _rewrite(self) -> None:
-        if self._rewriting is not None:
+    async def _rewrite(self, erased: Forgotten) -> None:
+        if self._rewriting is not None and erased != Forgotten():
             await self._rewriting.rewrite()
 
     # Names

@@ -32,6 +32,7 @@ class Token:
     """The right to one conversation's lane or outbox; `lease` is its holder's name."""
 
     stream: str
+    shard: Shard
     id: str
     conversation: str
     lease: str
@@ -52,6 +53,9 @@ class Tokens:
         self._streams = {
             shard: [shard.queue(queue, platform) for platform in platforms]
             for shard in shards.all
+        }
+        self._shards = {
+            stream: shard for shard, names in self._streams.items() for stream in names
         }
         self._consumer = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._renew = connection.script(scripts.RENEW)
@@ -88,24 +92,32 @@ class Tokens:
     async def take_over(self, shard: Shard, room: int, idle_ms: int) -> list[Token]:
         """Take tokens whose holders have not renewed them for `idle_ms`."""
         taken: list[Token] = []
-        with self._connection.translated():
-            for stream in self._streams[shard]:
-                if len(taken) >= room:
+        for stream in self._streams[shard]:
+            cursor = b"0-0"
+            while len(taken) < room:
+                # It looks at a few only, and says where it has stopped looking.
+                cursor, entries = await self._claim(
+                    stream, cursor, room - len(taken), idle_ms
+                )
+                taken += [self._token(stream, one) for one in entries if one[1]]
+                if cursor == b"0-0":
                     break
-                try:
-                    found: Any = await self._connection.commands.xautoclaim(
-                        stream,
-                        GROUP,
-                        self._consumer,
-                        idle_ms,
-                        count=room - len(taken),
-                    )
-                except exceptions.ResponseError as error:
-                    if not str(error).startswith("NOGROUP"):
-                        raise
-                    continue
-                taken += [self._token(stream, one) for one in found[1] if one[1]]
         return taken
+
+    async def _claim(
+        self, stream: str, cursor: bytes, count: int, idle_ms: int
+    ) -> tuple[bytes, list[Any]]:
+        client: Any = self._connection.commands
+        with self._connection.translated():
+            try:
+                found = await client.xautoclaim(
+                    stream, GROUP, self._consumer, idle_ms, cursor, count
+                )
+            except exceptions.ResponseError as error:
+                if not str(error).startswith("NOGROUP"):
+                    raise
+                return b"0-0", []
+        return found[0], found[1]
 
     async def renew(self, tokens: Iterable[Token]) -> set[Token]:
         """Go on holding `tokens`; return those that another one holds by now."""
@@ -187,12 +199,14 @@ class Tokens:
                 if not str(error).startswith("BUSYGROUP"):
                     raise
             # Or one that is never used would stay for ever.
-            await self._connection.commands.expire(stream, UNUSED_S)
+            if await self._connection.commands.ttl(stream) < 0:
+                await self._connection.commands.expire(stream, UNUSED_S)
 
     def _token(self, stream: str, entry: tuple[bytes, dict[bytes, bytes]]) -> Token:
         id_, fields = entry
         return Token(
             stream=stream,
+            shard=self._shards[stream],
             id=id_.decode(),
             conversation=fields[b"c"].decode(),
             lease=secrets.token_hex(8),

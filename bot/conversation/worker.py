@@ -22,9 +22,10 @@ from bot.config import Config, DuringTurn
 from bot.conversation.commands import Answered, Commands, Observers, Stop
 from bot.conversation.crew import Held
 from bot.conversation.facts import facts
+from bot.conversation.keys import person_digest
 from bot.conversation.patience import Patience
 from bot.conversation.state import Begun, Unwritable, Waiting
-from bot.conversation.stops import StopReason, Stops
+from bot.conversation.stops import Announced, Stops
 from bot.conversation.store import Store
 from bot.errors import TurnError
 from bot.model import Address, Event, Record, Turn
@@ -67,6 +68,7 @@ class Worker:
         self._commands = commands
         self._observers = observers
         self._config = config
+        self._attempts = config.workers.attempts
         self._clock = clock
         self._seeds = seeds
         self._patience = patience
@@ -90,7 +92,12 @@ class Worker:
         turn = self._turn(answering, begun)
         answered = await self._answered(turn, begun, mode)
         if self._may_try_again(turn, answered, begun):
-            logger.warning("turn %s failed and is tried again", turn.id)
+            logger.warning(
+                "turn %s failed at attempt %d of %d and is tried again",
+                turn.id,
+                begun.attempts,
+                self._attempts,
+            )
             held.over = True
             await self._patience(
                 lambda: self._store.hand_back(held.token, "ready", failed=True)
@@ -110,61 +117,72 @@ class Worker:
         )
 
     async def _answered(self, turn: Turn, begun: Begun, mode: DuringTurn) -> Answered:
-        if begun.attempts > self._config.workers.attempts:
+        if not begun.messages[0].readable:
+            return self._made(self._commands.failed(turn, _unreadable()))
+        # A command may have done something before its worker died.
+        attempts = 1 if turn.message.kind == "command" else self._attempts
+        if begun.attempts > attempts:
             return await self._used_up(turn, begun)
         if mode == "interrupt" and _is_overtaken(begun.messages):
-            return self._commands.interrupted(turn)
+            return self._made(self._commands.interrupted(turn))
         stop = Stop()
         self._running[turn.id] = (turn, stop)
         try:
             # It may have been announced before we heard that we have begun.
-            why = "stopped" if begun.stop else self._stops.reason(turn.id)
-            if why == "stopped":
-                return self._commands.stopped(turn)
-            if why is not None:
-                self._stop(turn.id, why)
+            announced = self._stops.of(turn.id)
+            if begun.stop or (announced and announced.why == "stopped"):
+                return self._made(self._commands.stopped(turn))
+            if announced is not None:
+                self._stop(turn.id, announced)
             answered = await self._answer(turn, stop)
         except asyncio.CancelledError:
             stop.press()  # for those who compute on another thread
             raise
         finally:
-            del self._running[turn.id]
+            self._running.pop(turn.id, None)
         if stop.why == "newer" and answered.outcome == "cancelled":
             return self._commands.interrupted(turn)
         return answered
 
     async def _answer(self, turn: Turn, stop: Stop) -> Answered:
         if turn.message.kind == "command":
-            return await self._commands.answer(turn, stop)
+            return self._made(await self._commands.answer(turn, stop))
         try:
             record = await self._answerer.answer(turn, stop.pressed)
         except Exception as error:
             # It promised not to raise; a mistake in it ends one turn, not the bot.
             logger.exception("turn %s: the answerer broke its contract", turn.id)
-            return self._commands.failed(turn, error)
+            return self._made(self._commands.failed(turn, error))
         return Answered(reply=record.reply, record=record)
 
     async def _used_up(self, turn: Turn, begun: Begun) -> Answered:
         error = AttemptsUsedUp(
-            f"{begun.attempts - 1} workers ended in the middle of this turn"
+            f"it was begun {begun.attempts - 1} times, and no worker came to its end"
         )
         await self._observers.turn_failed(turn, error)
-        return self._commands.failed(turn, error)
+        return self._made(self._commands.failed(turn, error))
+
+    def _made(self, answered: Answered) -> Answered:
+        """Count what the answerer, who counts its own, knows nothing about."""
+        if answered.record is not None:
+            metrics.turn_over(answered.record)
+        return answered
 
     def _may_try_again(self, turn: Turn, answered: Answered, begun: Begun) -> bool:
         """A command may have done something already, and is not run again."""
         return (
             answered.outcome == "failed"
             and turn.message.kind == "message"
-            and begun.attempts < self._config.workers.attempts
+            and begun.attempts < self._attempts
+            and begun.messages[0].readable
         )
 
-    def _stop(self, turn_id: str, why: StopReason) -> None:
-        turn, stop = self._running.get(turn_id, (None, None))
-        # A command may be doing something that must not be left half done.
-        is_command = turn is not None and turn.message.kind == "command"
-        if stop is not None and not (is_command and why == "newer"):
-            stop.press(why)
+    def _stop(self, turn_id: str, announced: Announced) -> None:
+        if turn_id not in self._running:
+            return
+        turn, stop = self._running[turn_id]
+        if announced.why == "stopped" or _is_interrupted_by(turn, announced.who):
+            stop.press(announced.why)
 
     # Keeping
 
@@ -239,5 +257,19 @@ def _together(events: Sequence[Event]) -> Event:
 
 
 def _is_overtaken(messages: Sequence[Waiting]) -> bool:
-    head, *following = (one.event.kind for one in messages)
-    return head == "message" and "message" in following
+    """Say whether the person who wrote the head has written again."""
+    head, *following = (one.event for one in messages)
+    return head.kind == "message" and any(
+        one.kind == "message" and one.address.user == head.address.user
+        for one in following
+    )
+
+
+def _is_interrupted_by(turn: Turn, person: str) -> bool:
+    """A command may be doing something that must not be left half done."""
+    message = turn.message
+    return message.kind == "message" and person_digest(message.address) == person
+
+
+def _unreadable() -> TurnError:
+    return TurnError("the message was written by another version of Chorus")

@@ -27,7 +27,7 @@ from bot.evaluation.report import BenchRow, Row
 from bot.generation.models import Weights
 from bot.interfaces import Connector, Progress
 from bot.knowledge.ingest import IngestReport
-from bot.model import Citation, Event, Passage, Record, Reply, Turn
+from bot.model import Address, Citation, Event, Passage, Record, Reply, Turn
 from bot.plugin_manager import Plugins
 from bot.testing import a_candidate, a_passage, a_turn
 from connectors.terminal import Terminal
@@ -66,9 +66,13 @@ class FakeStore:
         self.records = records
         self.forgotten: list[str] = []
         self.retired: list[str] = []
+        self.abandoned: list[Address] = []
 
     async def record(self, turn: str) -> Record | None:
         return self.records.get(turn)
+
+    async def abandon(self, address: Address) -> None:
+        self.abandoned.append(address)
 
     async def retire(self, platform: str) -> None:
         self.retired.append(platform)
@@ -250,6 +254,7 @@ def test_ask_has_a_conversation_of_its_own_each_time() -> None:
     keys = [event.address.key for event in app.accepted]
     assert all(key.startswith("ask-") for key in keys)
     assert keys[0] != keys[1]
+    assert app.the_store.abandoned == [event.address for event in app.accepted]
     assert app.the_store.retired == [event.address.platform for event in app.accepted]
 
 

@@ -256,10 +256,11 @@ async def test_a_reply_for_another_terminal_waits_for_that_one(
 ) -> None:
     bobs = an_address("bob", platform="terminal", account="local")
 
-    with pytest.raises(DeliveryError, match="'ada' is at this one, not 'bob'") as told:
+    with pytest.raises(DeliveryError, match="somebody else is at this") as told:
         await terminal.send(bobs, Reply(text="for bob"), "k1")
 
     assert told.value.retryable
+    assert told.value.elsewhere
     assert capsys.readouterr().out == ""
 
 

@@ -228,7 +228,7 @@ async def test_a_reply_whose_sender_died_is_doubtful(store: Store) -> None:
     marked = await store.mark(token, turn)
     (token,) = await others.take_over(shard, 1, idle_ms=0)
     doubtful = await store.open_outbox(token)
-    await store.later(token)
+    await store.later(token, 1)
     (token,) = await others.take_over(shard, 1, idle_ms=0)
     to_be_sent_again = await store.open_outbox(token)
 
@@ -438,6 +438,7 @@ async def test_forgetting_says_so_when_the_file_could_not_be_written_anew(
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (500_000, 500_000))
         settings = ConversationConfig()
         async with Store(url=server.url, settings=settings, embedded=True) as store:
+            await answer(store, an_event(address=an_address(user="u1")))
             with pytest.raises(StoreError, match="rewriting failed"):
                 await store.forget("u1")
 
