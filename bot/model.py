@@ -230,7 +230,8 @@ class Record:
     `orders` maps each reranker to the candidate positions it returned, best first;
     `problems` are the sentences of plugins that failed; `ms` are milliseconds by stage;
     `config` is the configuration's fingerprint. `chosen` is None when no candidate was
-    sent; `why` says why this reply and no other.
+    sent; `why` says why this reply and no other. In a record that was kept, the turn is
+    without its history, which the log and the prompt have.
     """
 
     turn: Turn

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -306,7 +307,7 @@ class Store:
             self.ttl_s,
             self._settings.max_events,
             shard.record(""),
-            b"" if record is None else RECORDS.write(record),
+            b"" if record is None else RECORDS.write(_without_history(record)),
             self._record_ttl_s,
             outgoing,
             set_aside.encode(errors="replace"),
@@ -525,6 +526,11 @@ def _accepted(answer: bytes) -> Accepted:
 
 def _holder(token: Token) -> list[str]:
     return [GROUP, token.consumer, token.id, token.lease, token.conversation]
+
+
+def _without_history(record: Record) -> Record:
+    """The log has it; a copy in every record would be most of what a turn writes."""
+    return replace(record, turn=replace(record.turn, history=()))
 
 
 def _seconds(days: float) -> int:
