@@ -22,7 +22,7 @@ from redis.backoff import ConstantBackoff
 from redis.exceptions import BusyLoadingError, ResponseError
 from redis.retry import Retry
 
-from bot.conversation.connection import translated
+from bot.conversation.redis_errors import translated
 from bot.conversation.redis_server import EmbeddedRedis
 from bot.errors import StoreError
 
