@@ -249,7 +249,8 @@ class Outbox:
         if isinstance(connector, Finds):
             found = await self._find(connector, undelivered)
             if found is not None:
-                return found
+                # At once the first time; who never knows gets the usual pauses.
+                return replace(found, after_s=0) if doubts == 1 else found
         if connector.delivery == "at_least_once" and doubts < IN_DOUBT:
             return replace(outcome, kind="later")
         return outcome
@@ -271,7 +272,7 @@ class Outbox:
                 logger.exception("a connector could not look for a reply")
                 return None
             else:
-                missing = Outcome(kind="later", told="it did not arrive", after_s=0)
+                missing = Outcome(kind="later", told="it did not arrive")
                 return missing if sent is None else Outcome(kind="ok")
         return None
 

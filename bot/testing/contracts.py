@@ -30,6 +30,7 @@ from bot.interfaces import (
     Connector,
     Draw,
     Embedder,
+    Finds,
     GenerationRequest,
     LanguageModel,
     LogitsProcessor,
@@ -598,6 +599,25 @@ class ConnectorContract(_Contract):
             await subject.send(
                 an_address(platform=subject.name), Reply(text="Five days."), "turn-1"
             )
+
+    def test_it_says_which_risk_it_takes(self, subject: Connector) -> None:
+        assert subject.delivery in {"at_most_once", "at_least_once"}, "no such risk"
+
+    @pytest.mark.asyncio
+    async def test_what_was_sent_is_found_if_it_can_look(
+        self, subject: Connector
+    ) -> None:
+        address = an_address(platform=subject.name)
+        if not isinstance(subject, Finds):
+            return  # then `delivery` decides
+
+        sent = await subject.send(address, Reply(text="Five days."), "turn-1")
+        found = await subject.find(address, "turn-1")
+        missing = await subject.find(address, "turn-2")
+
+        assert found is not None, "what was sent is not found"
+        assert found.ids == sent.ids, "something else is found"
+        assert missing is None, "what was never sent is found"
 
     @pytest.mark.asyncio
     async def test_status_comes_and_goes(self, subject: Connector) -> None:

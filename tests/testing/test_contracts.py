@@ -566,6 +566,24 @@ class StatusFails(Service):
         raise ConnectionError("no such channel")
 
 
+class TakesNoRisk(Service):
+    delivery = "exactly_once"  # type: ignore[assignment]  # which nobody can
+
+    def __init__(self) -> None:
+        super().__init__()
+        del self.delivery
+
+
+class Looks(Service):
+    async def find(self, address: Address, key: str) -> Sent | None:
+        return self._sent.get(key)
+
+
+class FindsEverything(Service):
+    async def find(self, address: Address, key: str) -> Sent | None:
+        return Sent(ids=("service-1",))
+
+
 class ServiceContract(c.ConnectorContract):
     async def speak(self, subject: Connector, text: str, id: str) -> None:  # noqa: A002
         assert isinstance(subject, Service)
@@ -594,6 +612,12 @@ class TestMemoryConnectorKeepsTheContract(ServiceContract):
         return Service()
 
 
+class TestAConnectorThatLooksKeepsTheContract(ServiceContract):
+    @pytest.fixture
+    def subject(self) -> Connector:
+        return Looks()
+
+
 @pytest.mark.parametrize(
     ("subject", "name", "error"),
     [
@@ -602,6 +626,8 @@ class TestMemoryConnectorKeepsTheContract(ServiceContract):
         (TakesEverythingForACommand, "a_message_arrives_as_an_event", AssertionError),
         (SendsAgain, "a_reply_is_sent_once_for_its_key", AssertionError),
         (RaisesItsOwn, "a_reply_that_fails_says_so", ConnectionError),
+        (TakesNoRisk, "it_says_which_risk", AssertionError),
+        (FindsEverything, "what_was_sent_is_found", AssertionError),
         (StatusFails, "status_comes_and_goes", ConnectionError),
     ],
 )
