@@ -172,7 +172,8 @@ class Terminal:
         """The first Ctrl-C stops the answer, the second one leaves."""
         await self._interrupted.wait()
         self._interrupted.clear()
-        await accept(self._event("cancel", ""))
+        with suppress(StoreError):  # then the answer comes
+            await accept(self._event("cancel", ""))
         await self._interrupted.wait()
         raise _Left
 

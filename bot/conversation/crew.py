@@ -40,13 +40,15 @@ LAST_S = 1.0
 class Held:
     """
     A token in somebody's hands. `over`: the work is done, or about to be. `pausing`:
-    it waits for some time to pass, and would as well in other hands.
+    it waits for some time to pass, and would as well in other hands. `counts`: handed
+    back or not, it was begun, and may have done something.
     """
 
     token: Token
     valid_s: float
     over: bool = False
     pausing: bool = False
+    counts: bool = False
     renewed: float = field(default_factory=time.monotonic)
     task: asyncio.Task[None] | None = None
 
@@ -75,7 +77,7 @@ class Crew:
         alone: bool,
         changed: Callable[[], None],
     ) -> None:
-        self._queue = queue
+        self.queue = queue
         self._store = store
         self._tokens = tokens
         self._work = work
@@ -134,7 +136,7 @@ class Crew:
 
     async def _take_last(self) -> None:
         """A reply that was committed just now is still to be sent by this process."""
-        if self._queue == "ready":
+        if self.queue == "ready":
             return
         with suppress(StoreError, TimeoutError):
             async with asyncio.timeout(LAST_S):
@@ -175,7 +177,7 @@ class Crew:
             held.task = tasks.create_task(self._hold(held))
         self._count_room()
         for token in others[room:]:
-            await self._patience(partial(self._store.hand_back, token, self._queue))
+            await self._patience(partial(self._store.hand_back, token, self.queue))
 
     def _count_room(self) -> None:
         if self._free() > 0:
@@ -198,7 +200,7 @@ class Crew:
             )
         except Exception:
             # A mistake of ours, or a connector's, costs one token for a lease.
-            logger.exception("work on a token of %r failed", self._queue)
+            logger.exception("work on a token of %r failed", self.queue)
         finally:
             self._held.discard(held)
             self._count_room()
@@ -221,7 +223,7 @@ class Crew:
                     self._lose(held)
 
     def _lose(self, held: Held) -> None:
-        metrics.lease_lost("lane" if self._queue == "ready" else "outbox")
+        metrics.lease_lost("lane" if self.queue == "ready" else "outbox")
         logger.warning(
             "the lease on %s was lost: it was not renewed in time and is another's, or "
             "the conversation was erased; nothing of this one's work is kept",
@@ -235,10 +237,12 @@ class Crew:
         try:
             async with asyncio.timeout(HAND_BACK_S):
                 for held in left:
-                    await self._store.hand_back(held.token, self._queue)
+                    await self._store.hand_back(
+                        held.token, self.queue, failed=held.counts
+                    )
                 # What came in while we stopped listening.
                 for token in await self._tokens.stranded():
-                    await self._store.hand_back(token, self._queue)
+                    await self._store.hand_back(token, self.queue)
                 await self._tokens.leave()
         except (StoreError, TimeoutError) as error:
             # Others will take it over, one lease later.

@@ -150,8 +150,10 @@ class ConversationManager:
         try:
             # Workers first: what they answer now is still delivered by this process.
             ends = time.monotonic() + grace_s
-            for crew in reversed(self._crews):
-                await crew.stop(max(0, ends - time.monotonic()))
+            for queue in ("ready", "out"):
+                left_s = max(0, ends - time.monotonic())
+                crews = [crew for crew in self._crews if crew.queue == queue]
+                await asyncio.gather(*(crew.stop(left_s) for crew in crews))
         finally:
             for task in self._running:
                 task.cancel()

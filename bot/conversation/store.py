@@ -445,7 +445,7 @@ class Store:
             for conversation in sorted(member.decode() for member in members):
                 if platform is None or platform_of(conversation) == platform:
                     erased += await self._erased(conversation, "all")
-        await self._rewrite(erased)
+        await self._rewrite()
         return erased
 
     async def forget_conversation(self, address: Address) -> Forgotten:
@@ -455,7 +455,7 @@ class Store:
         """
         erased = await self._erased(address.key, "keep lane")
         try:
-            await self._rewrite(erased)
+            await self._rewrite()
         except StoreError as error:
             logger.error("a customer asked to be forgotten: %s", error)  # noqa: TRY400
         return erased
@@ -499,8 +499,9 @@ class Store:
             replies=replies,
         )
 
-    async def _rewrite(self, erased: Forgotten) -> None:
-        if self._rewriting is not None and erased != Forgotten():
+    async def _rewrite(self) -> None:
+        # Also when nothing was found: the answer of an erasing may have been lost.
+        if self._rewriting is not None:
             await self._rewriting.rewrite()
 
     # Names

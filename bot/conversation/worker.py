@@ -90,6 +90,7 @@ class Worker:
         metrics.waited(begun.waited_s)
         answering = _answering(begun, mode)
         turn = self._turn(answering, begun)
+        held.counts = turn.message.kind == "command"
         answered = await self._answered(turn, begun, mode)
         if self._may_try_again(turn, answered, begun):
             logger.warning(
@@ -242,10 +243,10 @@ def _answering(begun: Begun, mode: DuringTurn) -> Sequence[Waiting]:
     """
     head, *following = begun.messages
     answering = [head]
-    if mode == "merge" and head.event.kind == "message":
+    if mode == "merge" and head.readable and head.event.kind == "message":
         for one in following:
             same = one.event.address.user == head.event.address.user
-            if one.event.kind != "message" or not same:
+            if not one.readable or one.event.kind != "message" or not same:
                 break
             answering.append(one)
     return answering
@@ -258,7 +259,7 @@ def _together(events: Sequence[Event]) -> Event:
 
 def _is_overtaken(messages: Sequence[Waiting]) -> bool:
     """Say whether the person who wrote the head has written again."""
-    head, *following = (one.event for one in messages)
+    head, *following = (one.event for one in messages if one.readable)
     return head.kind == "message" and any(
         one.kind == "message" and one.address.user == head.address.user
         for one in following
