@@ -17,11 +17,22 @@ about how they are shown; the command line prints them and chooses the exit code
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
 
 
 class ChorusError(Exception):
     """Anything Chorus raises on purpose."""
+
+
+def place_of(error: BaseException) -> str:
+    """
+    Say what was raised and where, as a log may: `KeyError at plugins/mine.py:12`. What
+    a stranger's exception says may quote a message, or name a person.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    at = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{at}"
 
 
 class ConfigError(ChorusError):

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ValidationError
 
 from bot import hookspecs
 from bot.config import Config, Use, did_you_mean, sentences
-from bot.errors import ConfigError
+from bot.errors import ConfigError, place_of
 
 if TYPE_CHECKING:
     import click
@@ -181,7 +181,8 @@ async def _alone(plugin: str, hook: str, call: Awaitable[Any]) -> Any:
     try:
         return await asyncio.wait_for(call, OBSERVER_TIMEOUT_S)
     except Exception as error:  # noqa: BLE001 (a stranger's code)
-        logger.warning("plugin %r: %s failed with %s", plugin, hook, _told(error))
+        # What it says may quote a message.
+        logger.warning("plugin %r: %s failed with %s", plugin, hook, place_of(error))
         return None
 
 

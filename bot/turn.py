@@ -117,11 +117,11 @@ class Answerer:
         return record
 
     async def _count(self, pipeline: Pipeline, record: Record) -> None:
-        asked = self._questions()
         for sink in pipeline.plugins.metrics_sinks:
+            asked = self._questions()
             await asked.ask(sink.name, partial(sink.turn_over, record), lambda _: None)
-        for problem in asked.problems:
-            logger.warning("%s", problem)
+            if asked.problems:  # what they say may quote a message
+                logger.warning("metrics sink %r failed", sink.name)
 
     def _questions(self) -> Questions:
         return Questions(self.inference, self.config.ranking.plugin_timeout_s)

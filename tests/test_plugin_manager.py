@@ -143,7 +143,8 @@ async def test_an_observer_that_fails_does_not_reach_the_next(
     await plugins.turn_started(turn)
 
     assert turn.slots["told"] == ["b"]
-    assert "RuntimeError: boom" in caplog.text
+    assert "turn_started failed with RuntimeError at " in caplog.text
+    assert "boom" not in caplog.text  # it may quote a message
 
 
 async def test_an_observer_that_hangs_is_left_behind(

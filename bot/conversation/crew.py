@@ -26,7 +26,7 @@ from bot.conversation.patience import Patience
 from bot.conversation.state import Unreadable
 from bot.conversation.store import Store
 from bot.conversation.tokens import Token, Tokens
-from bot.errors import StoreError
+from bot.errors import StoreError, place_of
 from bot.model import digest_of
 
 logger = logging.getLogger(__name__)
@@ -131,6 +131,9 @@ class Crew:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        # One that is still listening would be given what is handed back.
+        if self._takers:
+            await asyncio.wait(self._takers)
         await self._hand_back(left)
         self._stopped.set()
 
@@ -198,9 +201,11 @@ class Crew:
                 digest_of(held.token.conversation),
                 error,
             )
-        except Exception:
-            # A mistake of ours, or a connector's, costs one token for a lease.
-            logger.exception("work on a token of %r failed", self.queue)
+        # A mistake of ours, or a connector's, costs one token for a lease.
+        except Exception as error:  # noqa: BLE001
+            logger.error(  # noqa: TRY400 (what it says may quote a message)
+                "work on a token of %r failed: %s", self.queue, place_of(error)
+            )
         finally:
             self._held.discard(held)
             self._count_room()
@@ -215,20 +220,24 @@ class Crew:
             if not mine:
                 continue
             asked = time.monotonic()
-            lost = await self._patience(partial(self._tokens.renew, mine))
+            lost, gone = await self._patience(partial(self._tokens.renew, mine))
             for token, held in mine.items():
-                if token not in lost:
+                if token not in lost | gone:
                     held.renewed = asked
                 elif not held.over:
-                    self._lose(held)
+                    self._drop(held, lost=token in lost)
 
-    def _lose(self, held: Held) -> None:
-        metrics.lease_lost("lane" if self.queue == "ready" else "outbox")
-        logger.warning(
-            "the lease on %s was lost: it was not renewed in time and is another's, or "
-            "the conversation was erased; nothing of this one's work is kept",
-            digest_of(held.token.conversation),
-        )
+    def _drop(self, held: Held, *, lost: bool) -> None:
+        digest = digest_of(held.token.conversation)
+        if lost:
+            metrics.lease_lost("lane" if self.queue == "ready" else "outbox")
+            logger.warning(
+                "the lease on %s was lost: it was not renewed in time, and another one "
+                "works there now; nothing of this one's work is kept",
+                digest,
+            )
+        else:
+            logger.info("work on %s is dropped: the conversation was erased", digest)
         held.over = True
         if held.task is not None:
             held.task.cancel()

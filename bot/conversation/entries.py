@@ -33,12 +33,13 @@ logger = logging.getLogger(__name__)
 
 
 def begun(answer: Sequence[Any], conversation: str) -> Begun:
-    _, attempts, stop, now, messages, events, slots = answer
+    _, attempts, stop, orphaned, now, messages, events, slots = answer
     since = int(messages[0][TURN_LENGTH : TURN_LENGTH + TIME_LENGTH])
     waiting = [_waiting(entry, conversation) for entry in messages]
     return Begun(
         messages=waiting,
-        attempts=int(attempts),
+        attempt=int(attempts or 0) + (orphaned is not None),
+        orphaned=orphaned is not None,
         stop=stop is not None and stop.decode() == waiting[0].turn_id,
         waited_s=max(0, int(now) - since) / 1000,
         state=state(events, dict(zip(slots[::2], slots[1::2], strict=True))),

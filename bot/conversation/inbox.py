@@ -87,7 +87,7 @@ class Inbox:
         )
         accepted = await self.store.accept(event, interrupts=interrupts)
         if accepted == "refused":
-            logger.warning(
+            logger.info(
                 "a message was refused: too many wait in %s, or came in a minute",
                 event.address.digest,
             )

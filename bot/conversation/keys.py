@@ -8,11 +8,14 @@ What everything is called in Redis.
     chorus:{sK}:waiting              zset: conversation, since when its head waits, ms
     chorus:{sK}:owed                 zset: conversation, since when a reply is owed, ms
     chorus:{sK}:active               zset: conversation, when it was last heard of, ms
-    chorus:{sK}:dead                 stream of the messages that were set aside
+    chorus:{sK}:name:<hash>          the conversation that a token stands for
+    chorus:{sK}:dead                 stream: turns whose messages were set aside
+    chorus:{sK}:letter:<turn>        hash: such a message, and why
     chorus:{sK}:seen:<hash>          an event's claim, for a day; says nothing about it
     chorus:{sK}:record:<turn>        what `chorus explain` shows, with its own TTL
     chorus:{sK}:person:<id>          set of the conversations a person spoke in
-    chorus:{sK}:rate:<id>            messages of a person in the running minute
+    chorus:{sK}:rate:<platform>:<id> messages of a person in the running minute
+    chorus:{sK}:rate:…:told          that the person was told to wait, for a minute
     chorus:{sK}:c:<key>:lane         list of accepted, unanswered messages
     chorus:{sK}:c:<key>:outbox       list of committed, undelivered replies
     chorus:{sK}:c:<key>:log          list of the last events
@@ -20,6 +23,7 @@ What everything is called in Redis.
     chorus:{sK}:c:<key>:meta         hash, see scripts.py
     chorus:{sK}:c:<key>:turns        list of the turns with a record
     chorus:{sK}:c:<key>:people       set of those who spoke in it
+    chorus:{sK}:c:<key>:letters      set of its turns that were set aside
 
 K is the CRC-32 of the conversation's key modulo the number of shards. The shard's tag
 comes first, so that no id with braces in it can move a key; all keys of one script
@@ -39,7 +43,7 @@ from bot.model import Address, Event
 META = "chorus:meta"
 
 Queue = Literal["ready", "out"]
-Part = Literal["lane", "outbox", "log", "slots", "meta", "turns", "people"]
+Part = Literal["lane", "outbox", "log", "slots", "meta", "turns", "people", "letters"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +77,15 @@ class Shard:
     def person(self, person: str) -> str:
         return f"{self.prefix}:person:{quote(person, safe='', errors='replace')}"
 
-    def rate(self, person: str) -> str:
-        return f"{self.prefix}:rate:{quote(person, safe='', errors='replace')}"
+    def rate(self, platform: str, person: str) -> str:
+        of = [quote(part, safe="", errors="replace") for part in (platform, person)]
+        return f"{self.prefix}:rate:{':'.join(of)}"
+
+    def name(self, name: str) -> str:
+        return f"{self.prefix}:name:{name}"
+
+    def letter(self, turn: str) -> str:
+        return f"{self.prefix}:letter:{turn}"
 
 
 class Shards:

@@ -24,7 +24,7 @@ from bot.conversation.patience import Patience
 from bot.conversation.sends import Gate, Priority, Shown
 from bot.conversation.state import Outgoing, Undelivered, Unreadable
 from bot.conversation.store import Store
-from bot.errors import DeliveryError
+from bot.errors import DeliveryError, place_of
 from bot.interfaces import Connector, Finds, ShowsFrames
 from bot.model import Address, Record, Reply, Turn
 
@@ -129,7 +129,10 @@ class Outbox:
         """Take a reply out of the outbox, and note in its record what went wrong."""
         record = await self._record(undelivered, problem)
         if problem is not None:
-            logger.warning("the reply of turn %s: %s", undelivered.turn_id, problem)
+            logger.warning(
+                "the reply of turn %s was not delivered; chorus explain says why",
+                undelivered.turn_id,
+            )
         # With the last reply its token is gone, which is no loss.
         held.over = True
         outgoing = await self._patience(
@@ -214,11 +217,15 @@ class Outbox:
                     elsewhere=error.elsewhere,
                 )
             # A connector is a stranger's code; one reply must not stop the others.
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001
                 if limit.expired():
                     told = f", because it took longer than {SEND_S:g} s"
                     return Outcome(kind="unknown", told=told)
-                logger.exception("connector %r broke its contract", connector.name)
+                logger.error(  # noqa: TRY400
+                    "connector %r broke its contract: %s",
+                    connector.name,
+                    place_of(error),
+                )
                 told = cleaned_text(f": connector {connector.name!r} raised {error!r}")
                 return Outcome(kind="unknown", told=told)
         return Outcome(kind="ok" if sent.status == "ok" else "unknown")
@@ -268,8 +275,8 @@ class Outbox:
                     return None
                 await self._sleep(error.retry_after_s or pause_s(attempt))
             # A connector is a stranger's code; without its word there is the setting.
-            except Exception:
-                logger.exception("a connector could not look for a reply")
+            except Exception as error:  # noqa: BLE001
+                logger.error("a connector could not look: %s", place_of(error))  # noqa: TRY400
                 return None
             else:
                 missing = Outcome(kind="later", told="it did not arrive")
@@ -285,13 +292,13 @@ class Outbox:
                     await connector.frame(address, text)
                 else:
                     await connector.status(address, text)
-        except Exception:
+        except Exception as error:  # noqa: BLE001
             # It promised not to raise; an answer is worth more than its status.
-            overdue = f": status took longer than {STATUS_S:g} s"
-            logger.exception(
-                "connector %r broke its contract%s",
+            overdue = f"status took longer than {STATUS_S:g} s"
+            logger.error(  # noqa: TRY400
+                "connector %r broke its contract: %s",
                 connector.name,
-                overdue if limit.expired() else "",
+                overdue if limit.expired() else place_of(error),
             )
 
 

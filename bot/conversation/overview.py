@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -125,20 +125,24 @@ async def dead_letters(store: Store) -> list[DeadLetter]:
     with store.connection.translated():
         for shard in store.shards.all:
             now = _ms(await client.time())
-            entries = await client.xrange(shard.named("dead"))
-            found += [_dead_letter(id_, fields, now) for id_, fields in entries]
+            for id_, fields in await client.xrange(shard.named("dead")):
+                turn = fields[b"t"].decode()
+                letter = await client.hgetall(shard.letter(turn))
+                if letter:
+                    age_ms = now - int(id_.partition(b"-")[0])
+                    found.append(_dead_letter(turn, letter, age_ms))
     return sorted(found, key=attrgetter("age_s"))
 
 
-def _dead_letter(id_: bytes, fields: dict[bytes, bytes], now: float) -> DeadLetter:
-    conversation = fields[b"c"].decode()
+def _dead_letter(turn: str, letter: dict[bytes, bytes], age_ms: float) -> DeadLetter:
+    conversation = letter[b"c"].decode()
     return DeadLetter(
-        id=fields[b"t"].decode(),
+        id=turn,
         digest=digest_of(conversation),
         platform=platform_of(conversation),
-        attempts=int(fields[b"a"]),
-        why=fields[b"w"].decode(errors="replace"),
-        age_s=max(0.0, now - int(id_.partition(b"-")[0])) / 1000,
+        attempts=int(letter[b"a"]),
+        why=letter[b"w"].decode(errors="replace"),
+        age_s=max(0.0, age_ms) / 1000,
     )
 
 
@@ -151,25 +155,23 @@ async def retry(store: Store, id_: str) -> str:
     client: Any = store.connection.commands
     with store.connection.translated():
         for shard in store.shards.all:
-            entries = await client.xrange(shard.named("dead"))
-            for entry, fields in _of_turn(entries, id_):
-                conversation, turn = fields[b"c"].decode(), retried(id_)
-                keys = [
-                    shard.named("dead"),
-                    shard.of(conversation, "lane"),
-                    shard.of(conversation, "meta"),
-                    shard.queue("ready", platform_of(conversation)),
-                    shard.named("waiting"),
-                    shard.named("active"),
-                ]
-                await script(keys=keys, args=[entry, conversation, store.ttl_s, turn])
-                return turn
+            letter = shard.letter(id_).encode(errors="replace")
+            found = await client.hget(letter, "c")
+            if found is None:
+                continue
+            conversation, turn = found.decode(), retried(id_)
+            keys = [
+                shard.named("dead"),
+                letter,
+                shard.of(conversation, "letters"),
+                shard.of(conversation, "lane"),
+                shard.of(conversation, "meta"),
+                shard.queue("ready", platform_of(conversation)),
+                shard.named("waiting"),
+                shard.named("active"),
+            ]
+            await script(keys=keys, args=[id_, conversation, store.ttl_s, turn])
+            return turn
     raise StoreError(
         f"no dead letter {id_!r}; `chorus dead-letters` lists those there are"
     )
-
-
-def _of_turn(
-    entries: Iterable[tuple[bytes, dict[bytes, bytes]]], turn: str
-) -> Iterable[tuple[bytes, dict[bytes, bytes]]]:
-    return (entry for entry in entries if entry[1][b"t"] == turn.encode())

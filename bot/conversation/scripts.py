@@ -14,9 +14,11 @@ the group gives it to another. A *lease* is a name that its holder makes up; the
 writes it down when it begins, and only while it stands there may anything be committed.
 
 Fields of `meta`:
-    token, lease, attempts   of the lane: its token, who works on it, how often begun
+    token, lease, attempts   of the lane: its token, who works on it, how often its
+                             head was begun
+    orphaned                 that whoever had begun before it died; the lease that has
+                             counted its attempt all the same
     stop                     the turn that the customer wants stopped
-    told                     that the customer was told to wait
     turn, committed          the turn committed last, and under which lease
     explained                the last turn with a record
     people_at                when the keys of who spoke were last renewed
@@ -41,9 +43,22 @@ local function begins_with(entry, turn)
   return entry and string.sub(entry, 1, #turn) == turn
 end
 local function since(entry) return string.sub(entry, 17, 29) end
+-- Tokens name a conversation by its hash: a stream keeps the bytes of an entry that was
+-- deleted from it, and a conversation's key says who is in it.
+local function name_in(stream, name)
+  return string.match(stream, '^chorus:{s%d+}') .. ':name:' .. name
+end
+local function add_token(stream, conversation, ttl)
+  local name = redis.sha1hex(conversation)
+  redis.call('SET', name_in(stream, name), conversation, 'EX', ttl)
+  return redis.call('XADD', stream, '*', 'c', name)
+end
 local function held_by(stream, group, token, consumer)
   local held = redis.pcall('XPENDING', stream, group, token, token, 1)
   return not held.err and held[1] ~= nil and held[1][2] == consumer
+end
+local function letter_in(stream, turn)
+  return string.match(stream, '^chorus:{s%d+}') .. ':letter:' .. turn
 end
 local function give_up(stream, group, token)
   redis.call('XACK', stream, group, token)
@@ -64,7 +79,7 @@ local function is_up(stream, meta, field, ttl)
 end
 -- The token of a lane or an outbox, and since when there is something in it.
 local function put_up(stream, meta, field, conversation, ttl, zset, ms)
-  local id = redis.call('XADD', stream, '*', 'c', conversation)
+  local id = add_token(stream, conversation, ttl)
   keep(stream, ttl)
   redis.call('HSET', meta, field, id)
   redis.call('ZADD', zset, ms, conversation)
@@ -152,8 +167,7 @@ return 'accepted'
 # ARGV claim, seen ttl, conversation, ttl, people's ttl, limit a minute, turn, reply,
 #      'once' or ''
 #
-# 'once': not again before the next turn was committed. Otherwise as often in a minute
-# as there may be messages.
+# 'once': not again in a minute. Otherwise as often in it as there may be messages.
 TURN_AWAY = (
     _COMMON
     + _CLAIM
@@ -163,8 +177,7 @@ local before = first_time(KEYS[1], ARGV[1], ARGV[2], false)
 if before then return before end
 local ms, told = now(), true
 if ARGV[9] ~= '' then
-  told = redis.call('HSETNX', KEYS[7], 'told', '1') == 0
-  redis.call('EXPIRE', KEYS[7], ARGV[4])
+  told = not redis.call('SET', KEYS[5] .. ':told', '1', 'NX', 'EX', 60)
 else
   told = too_many(KEYS[5], ARGV[6])
   count(KEYS[5])
@@ -215,19 +228,22 @@ return 'accepted'
 
 # KEYS stream; ARGV group, consumer, tokens…
 #
-# Returns the tokens that another one holds by now.
+# Returns the tokens that another one holds by now, and those that are gone.
 RENEW = (
     _COMMON
     + """
-local lost = {}
+local lost, gone = {}, {}
 for i = 3, #ARGV do
-  if held_by(KEYS[1], ARGV[1], ARGV[i], ARGV[2]) then
-    redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[i], 'JUSTID')
-  else
+  local held = redis.pcall('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1)
+  if held.err or held[1] == nil then
+    gone[#gone + 1] = ARGV[i]
+  elseif held[1][2] ~= ARGV[2] then
     lost[#lost + 1] = ARGV[i]
+  else
+    redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[i], 'JUSTID')
   end
 end
-return lost
+return {lost, gone}
 """
 )
 
@@ -235,6 +251,8 @@ return lost
 # ARGV group, consumer, token, lease, conversation, messages, window
 #
 # 'lost': another one holds the token. 'empty': the conversation was erased meanwhile.
+# 'orphaned': whoever had begun before has not said what became of it. That may be the
+# message's fault or another one's, so it is counted by COUNT, when it is really tried.
 BEGIN = (
     _COMMON
     + """
@@ -244,25 +262,39 @@ local token = redis.call('HGET', KEYS[2], 'token')
 if #messages == 0 or token ~= ARGV[3] then
   give_up(KEYS[1], ARGV[1], ARGV[3])
   if not token or token == ARGV[3] then
-    redis.call('HDEL', KEYS[2], 'token', 'lease', 'attempts', 'stop', 'told')
+    redis.call('HDEL', KEYS[2], 'token', 'lease', 'attempts', 'stop', 'orphaned')
     redis.call('ZREM', KEYS[4], ARGV[5])
   end
   return {'empty'}
 end
-if redis.call('HGET', KEYS[2], 'lease') ~= ARGV[4] then
-  redis.call('HSET', KEYS[2], 'lease', ARGV[4])
+local before = redis.call('HGET', KEYS[2], 'lease')
+if not before then
   redis.call('HINCRBY', KEYS[2], 'attempts', 1)
+  redis.call('HDEL', KEYS[2], 'orphaned')
+elseif before ~= ARGV[4] then
+  redis.call('HSET', KEYS[2], 'orphaned', '1')
 end
+redis.call('HSET', KEYS[2], 'lease', ARGV[4])
 local events, window = {}, tonumber(ARGV[7])
 if window > 0 then events = redis.call('LRANGE', KEYS[5], -window, -1) end
-local found = redis.call('HMGET', KEYS[2], 'attempts', 'stop')
-return {'begun', found[1], found[2], now(), messages, events,
+local found = redis.call('HMGET', KEYS[2], 'attempts', 'stop', 'orphaned')
+return {'begun', found[1], found[2], found[3], now(), messages, events,
         redis.call('HGETALL', KEYS[6])}
 """
 )
 
+# KEYS meta; ARGV lease
+#
+# Counts an attempt at what was begun as an orphan.
+COUNT = """
+local found = redis.call('HMGET', KEYS[1], 'lease', 'orphaned')
+if found[1] ~= ARGV[1] or found[2] == ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], 'orphaned', ARGV[1])
+return redis.call('HINCRBY', KEYS[1], 'attempts', 1)
+"""
+
 # KEYS ready, meta, lane, waiting, outbox, out, owed, log, slots, turns, people, active,
-#      record, dead
+#      record, dead, letters
 # ARGV group, token, lease, conversation, turn, messages answered, ttl, events kept,
 #      record's key prefix, record or '', record's ttl, reply or '', why the message
 #      is set aside or '', number of events, events…, slot name, value or '', …
@@ -286,13 +318,19 @@ if ARGV[12] ~= '' then
   owe(KEYS[5], KEYS[6], KEYS[2], KEYS[7], ARGV[4], ttl, turn, ms, ARGV[12])
 end
 if ARGV[13] ~= '' then
+  -- The stream has ids only: it would keep the bytes of what is deleted from it.
   local oldest = string.format('%.0f', ms - ttl * 1000)
   for _, entry in ipairs(redis.call('LRANGE', KEYS[3], 0, ARGV[6] - 1)) do
-    redis.call('XADD', KEYS[14], 'MINID', oldest, '*', 'c', ARGV[4],
-               't', string.sub(entry, 1, 16), 'a', meta[4] or '0', 'w', ARGV[13],
-               'm', entry)
+    local name = string.sub(entry, 1, 16)
+    local id = redis.call('XADD', KEYS[14], 'MINID', oldest, '*', 't', name)
+    local letter = letter_in(KEYS[14], name)
+    redis.call('HSET', letter, 'id', id, 'c', ARGV[4], 'a', meta[4] or '0',
+               'w', ARGV[13], 'm', entry)
+    redis.call('EXPIRE', letter, ttl)
+    redis.call('SADD', KEYS[15], name)
   end
   redis.call('EXPIRE', KEYS[14], ttl)
+  redis.call('EXPIRE', KEYS[15], ttl)
 end
 local events = tonumber(ARGV[14])
 for i = 15, 14 + events do redis.call('RPUSH', KEYS[8], ARGV[i]) end
@@ -327,7 +365,7 @@ end
 redis.call('ZADD', KEYS[12], ms, ARGV[4])
 for _ = 1, tonumber(ARGV[6]) do redis.call('LPOP', KEYS[3]) end
 give_up(KEYS[1], ARGV[1], ARGV[2])
-redis.call('HDEL', KEYS[2], 'token', 'lease', 'attempts', 'stop', 'told')
+redis.call('HDEL', KEYS[2], 'token', 'lease', 'attempts', 'stop', 'orphaned')
 local following = redis.call('LINDEX', KEYS[3], 0)
 if following then
   put_up(KEYS[1], KEYS[2], 'token', ARGV[4], ttl, KEYS[4], since(following))
@@ -339,7 +377,7 @@ return 'committed'
 )
 
 # KEYS stream, meta; ARGV group, consumer, token, lease, conversation, name of the
-#      token's field, of the lease's, 'again' or ''
+#      token's field, of the lease's, 'again' or '', ttl
 #
 # Lets the next one begin at once. Without 'again' it does not count as an attempt.
 HAND_BACK = (
@@ -354,8 +392,7 @@ if redis.call('HGET', KEYS[2], ARGV[7]) == ARGV[4] then
   end
 end
 give_up(KEYS[1], ARGV[1], ARGV[3])
-redis.call('HSET', KEYS[2], ARGV[6],
-           redis.call('XADD', KEYS[1], '*', 'c', ARGV[5]))
+redis.call('HSET', KEYS[2], ARGV[6], add_token(KEYS[1], ARGV[5], ARGV[9]))
 return 1
 """
 )
@@ -451,7 +488,7 @@ return 1
 """
 
 # KEYS lane, outbox, log, slots, meta, turns, people, ready, out, waiting, owed, active,
-#      dead
+#      dead, letters
 # ARGV group, conversation, record's key prefix, rate's key prefix, person's key
 #      prefix, 'all', 'keep lane' or 'lane only'
 #
@@ -472,17 +509,19 @@ if ARGV[6] ~= 'lane only' then
   end
   redis.call('DEL', KEYS[3], KEYS[4], KEYS[6])
 end
-for _, entry in ipairs(redis.call('XRANGE', KEYS[13], '-', '+')) do
-  if entry[2][2] == ARGV[2] then
-    redis.call('XDEL', KEYS[13], entry[1])
-    messages = messages + 1
-  end
+for _, turn in ipairs(redis.call('SMEMBERS', KEYS[14])) do
+  local letter = letter_in(KEYS[13], turn)
+  local id = redis.call('HGET', letter, 'id')
+  if id then redis.call('XDEL', KEYS[13], id) end
+  messages = messages + redis.call('DEL', letter)
 end
+redis.call('DEL', KEYS[14])
 if ARGV[6] == 'keep lane' then
   redis.call('HDEL', KEYS[5], 'turn', 'committed', 'explained')
   return {0, 0, events, slots, records}
 end
 local tokens = redis.call('HMGET', KEYS[5], 'token', 'out_token')
+redis.call('DEL', name_in(KEYS[8], redis.sha1hex(ARGV[2])))
 if tokens[1] then give_up(KEYS[8], ARGV[1], tokens[1]) end
 if tokens[2] then give_up(KEYS[9], ARGV[1], tokens[2]) end
 redis.call('DEL', KEYS[1], KEYS[2], KEYS[5])
@@ -491,7 +530,8 @@ redis.call('ZREM', KEYS[11], ARGV[2])
 if ARGV[6] == 'lane only' then return {messages, replies, 0, 0, 0} end
 for _, person in ipairs(redis.call('SMEMBERS', KEYS[7])) do
   redis.call('SREM', person, ARGV[2])
-  redis.call('DEL', ARGV[4] .. string.sub(person, #ARGV[5] + 1))
+  local rate = ARGV[4] .. string.sub(person, #ARGV[5] + 1)
+  redis.call('DEL', rate, rate .. ':told')
 end
 redis.call('DEL', KEYS[7])
 redis.call('ZREM', KEYS[12], ARGV[2])
@@ -530,24 +570,26 @@ return {now(), rows}
 """
 )
 
-# KEYS dead, lane, meta, ready, waiting, active
-# ARGV entry, conversation, ttl, the turn that will answer it
+# KEYS dead, letter, letters, lane, meta, ready, waiting, active
+# ARGV turn, conversation, ttl, the turn that will answer it
 #
 # The message is put at the end of its lane, as if it had come just now.
 RETRY = (
     _COMMON
     + """
-local entry = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])[1]
-if not entry then return 0 end
+local letter = redis.call('HMGET', KEYS[2], 'id', 'm')
+if not letter[1] then return 0 end
 local ms = now()
-redis.call('RPUSH', KEYS[2], ARGV[4] .. ms .. string.sub(entry[2][10], 30))
-redis.call('EXPIRE', KEYS[2], ARGV[3])
-if not is_up(KEYS[4], KEYS[3], 'token', ARGV[3]) then
-  put_up(KEYS[4], KEYS[3], 'token', ARGV[2], ARGV[3], KEYS[5], ms)
+redis.call('RPUSH', KEYS[4], ARGV[4] .. ms .. string.sub(letter[2], 30))
+redis.call('EXPIRE', KEYS[4], ARGV[3])
+if not is_up(KEYS[6], KEYS[5], 'token', ARGV[3]) then
+  put_up(KEYS[6], KEYS[5], 'token', ARGV[2], ARGV[3], KEYS[7], ms)
 end
-redis.call('EXPIRE', KEYS[3], ARGV[3])
-redis.call('ZADD', KEYS[6], ms, ARGV[2])
-redis.call('XDEL', KEYS[1], ARGV[1])
+redis.call('EXPIRE', KEYS[5], ARGV[3])
+redis.call('ZADD', KEYS[8], ms, ARGV[2])
+redis.call('XDEL', KEYS[1], letter[1])
+redis.call('DEL', KEYS[2])
+redis.call('SREM', KEYS[3], ARGV[1])
 return 1
 """
 )

@@ -54,12 +54,15 @@ class Waiting:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Begun:
     """
-    A lane that was begun on: its first messages (never none), how often the first was
-    begun, whether the customer wants it stopped, how long it waited, and the state.
+    A lane that was begun on: its first messages (never none), the number of this
+    attempt at the first, whether the customer wants it stopped, how long it waited, and
+    the state. `orphaned`: whoever had begun before has died, and this attempt is not
+    counted yet.
     """
 
     messages: Sequence[Waiting]
-    attempts: int
+    attempt: int
+    orphaned: bool
     stop: bool
     waited_s: float
     state: State

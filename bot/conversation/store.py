@@ -88,6 +88,7 @@ class Store:
         self._note = script(scripts.NOTE)
         self._stop = script(scripts.STOP)
         self._begin = script(scripts.BEGIN)
+        self._count = script(scripts.COUNT)
         self._commit = script(scripts.COMMIT)
         self._hand_back = script(scripts.HAND_BACK)
         self._open = script(scripts.OPEN)
@@ -216,7 +217,7 @@ class Store:
             shard.person(person_of(event.address)),
             *self._parts(event.address, "people"),
             shard.named("active"),
-            shard.rate(person_of(event.address)),
+            shard.rate(event.address.platform, person_of(event.address)),
         ]
         claim_args = [
             _claim(),
@@ -278,8 +279,16 @@ class Store:
                 Undelivered(turn_id=turn, address=address, reply=reply, urgency=urgency)
             )
         shard = self.shards.of(token.conversation)
-        lane, outbox, log, slots_key, meta, turns, people = self._parts(
-            address, "lane", "outbox", "log", "slots", "meta", "turns", "people"
+        lane, outbox, log, slots_key, meta, turns, people, letters = self._parts(
+            address,
+            "lane",
+            "outbox",
+            "log",
+            "slots",
+            "meta",
+            "turns",
+            "people",
+            "letters",
         )
         keys = [
             token.stream,
@@ -296,6 +305,7 @@ class Store:
             shard.named("active"),
             shard.record(turn),
             shard.named("dead"),
+            letters,
         ]
         args: list[str | bytes | int] = [
             GROUP,
@@ -319,6 +329,12 @@ class Store:
             committed: Committed = (await self._commit(keys=keys, args=args)).decode()
         return committed
 
+    async def count_attempt(self, token: Token) -> None:
+        """Count that what was begun as an orphan is really tried now."""
+        meta = self.shards.of(token.conversation).of(token.conversation, "meta")
+        with self.connection.translated():
+            await self._count(keys=[meta], args=[token.lease])
+
     async def hand_back(
         self, token: Token, queue: Queue, *, failed: bool = False
     ) -> None:
@@ -327,7 +343,8 @@ class Store:
         count as an attempt, unless it `failed`.
         """
         meta = self.shards.of(token.conversation).of(token.conversation, "meta")
-        args = [*_holder(token), *_FIELDS[queue], "again" if failed else ""]
+        again = "again" if failed else ""
+        args = [*_holder(token), *_FIELDS[queue], again, self.ttl_s]
         with self.connection.translated():
             await self._hand_back(keys=[token.stream, meta], args=args)
 
@@ -484,8 +501,9 @@ class Store:
             shard.queue("ready", platform),
             shard.queue("out", platform),
             *map(shard.named, ("waiting", "owed", "active", "dead")),
+            shard.of(conversation, "letters"),
         ]
-        prefixes = [shard.record(""), shard.rate(""), shard.person("")]
+        prefixes = [shard.record(""), shard.rate(platform, ""), shard.person("")]
         with self.connection.translated():
             messages, replies, events, slots, records = await self._erase(
                 keys=keys, args=[GROUP, conversation, *prefixes, extent]

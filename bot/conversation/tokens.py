@@ -26,6 +26,9 @@ from bot.conversation.scripts import GROUP
 UNUSED_S = 30 * 86_400
 STRANDED = 1000  # tokens of one stream, at most, that are looked for at the end
 
+# The stream, and redis-py's (id, fields).
+Entry = tuple[str, tuple[bytes, dict[bytes, bytes]]]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
@@ -54,9 +57,6 @@ class Tokens:
             shard: [shard.queue(queue, platform) for platform in platforms]
             for shard in shards.all
         }
-        self._shards = {
-            stream: shard for shard, names in self._streams.items() for stream in names
-        }
         self._consumer = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._renew = connection.script(scripts.RENEW)
         self._leave = connection.script(scripts.LEAVE)
@@ -83,11 +83,12 @@ class Tokens:
                     raise
                 await self._make_groups(streams)
                 return []
-        return [
-            self._token(stream.decode(), entry)
+        taken = [
+            (stream.decode(), entry)
             for stream, entries in _pairs(found)
             for entry in entries
         ]
+        return await self._tokens(shard, taken)
 
     async def take_over(self, shard: Shard, room: int, idle_ms: int) -> list[Token]:
         """Take tokens whose holders have not renewed them for `idle_ms`."""
@@ -99,7 +100,8 @@ class Tokens:
                 cursor, entries = await self._claim(
                     stream, cursor, room - len(taken), idle_ms
                 )
-                taken += [self._token(stream, one) for one in entries if one[1]]
+                there = [(stream, one) for one in entries if one[1]]
+                taken += await self._tokens(shard, there)
                 if cursor == b"0-0":
                     break
         return taken
@@ -119,34 +121,40 @@ class Tokens:
                 return b"0-0", []
         return found[0], found[1]
 
-    async def renew(self, tokens: Iterable[Token]) -> set[Token]:
-        """Go on holding `tokens`; return those that another one holds by now."""
+    async def renew(self, tokens: Iterable[Token]) -> tuple[set[Token], set[Token]]:
+        """
+        Go on holding `tokens`; return those that another one holds by now, and those
+        that are gone with their conversations.
+        """
         held: defaultdict[str, dict[bytes, Token]] = defaultdict(dict)
         for token in tokens:
             held[token.stream][token.id.encode()] = token
         lost: set[Token] = set()
+        gone: set[Token] = set()
         for stream, by_id in held.items():
             with self._connection.translated():
-                gone = await self._renew(
+                answer = await self._renew(
                     keys=[stream], args=[GROUP, self._consumer, *by_id]
                 )
-            lost.update(by_id[one] for one in gone)
-        return lost
+            for found, ids in zip((lost, gone), answer, strict=True):
+                found.update(by_id[one] for one in ids)
+        return lost, gone
 
     async def stranded(self) -> list[Token]:
         """Return what this process holds, also what it never heard that it got."""
         found: list[Token] = []
         client: Any = self._connection.commands
-        with self._connection.translated():
-            for streams in self._streams.values():
-                for stream in streams:
-                    found += [
-                        self._token(stream, entry)
-                        for row in await self._pending(stream)
-                        for entry in await client.xrange(
-                            stream, row["message_id"], row["message_id"]
-                        )
-                    ]
+        for shard, streams in self._streams.items():
+            with self._connection.translated():
+                entries = [
+                    (stream, entry)
+                    for stream in streams
+                    for row in await self._pending(stream)
+                    for entry in await client.xrange(
+                        stream, row["message_id"], row["message_id"]
+                    )
+                ]
+            found += await self._tokens(shard, entries)
         return found
 
     async def _pending(self, stream: str) -> list[dict[str, Any]]:
@@ -202,16 +210,31 @@ class Tokens:
             if await self._connection.commands.ttl(stream) < 0:
                 await self._connection.commands.expire(stream, UNUSED_S)
 
-    def _token(self, stream: str, entry: tuple[bytes, dict[bytes, bytes]]) -> Token:
-        id_, fields = entry
-        return Token(
-            stream=stream,
-            shard=self._shards[stream],
-            id=id_.decode(),
-            conversation=fields[b"c"].decode(),
-            lease=secrets.token_hex(8),
-            consumer=self._consumer,
-        )
+    async def _tokens(self, shard: Shard, entries: Sequence[Entry]) -> list[Token]:
+        """Find out which conversations they stand for; drop those of erased ones."""
+        if not entries:
+            return []
+        client: Any = self._connection.commands
+        names = [shard.name(fields[b"c"].decode()) for _, (_, fields) in entries]
+        found: list[Token] = []
+        with self._connection.translated():
+            conversations = await client.mget(names)
+            for (stream, (id_, _)), key in zip(entries, conversations, strict=True):
+                if key is None:
+                    await client.xack(stream, GROUP, id_)
+                    await client.xdel(stream, id_)
+                    continue
+                found.append(
+                    Token(
+                        stream=stream,
+                        shard=shard,
+                        id=id_.decode(),
+                        conversation=key.decode(),
+                        lease=secrets.token_hex(8),
+                        consumer=self._consumer,
+                    )
+                )
+        return found
 
 
 def _pairs(found: Any) -> Iterable[tuple[bytes, Sequence[Any]]]:

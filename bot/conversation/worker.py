@@ -24,10 +24,11 @@ from bot.conversation.crew import Held
 from bot.conversation.facts import facts
 from bot.conversation.keys import person_digest
 from bot.conversation.patience import Patience
+from bot.conversation.room import Room
 from bot.conversation.state import Begun, Unwritable, Waiting
 from bot.conversation.stops import Announced, Stops
 from bot.conversation.store import Store
-from bot.errors import TurnError
+from bot.errors import TurnError, place_of
 from bot.model import Address, Event, Record, Turn
 
 logger = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ class Worker:
         self._patience = patience
         self._running: dict[str, tuple[Turn, Stop]] = {}
         self._stops = Stops(store, patience, self._stop)
+        self._room = Room()
 
     async def listen(self) -> None:
         """Hear of turns that are to stop, until cancelled."""
@@ -91,12 +93,12 @@ class Worker:
         answering = _answering(begun, mode)
         turn = self._turn(answering, begun)
         held.counts = turn.message.kind == "command"
-        answered = await self._answered(turn, begun, mode)
+        answered = await self._answered(held, turn, begun, mode)
         if self._may_try_again(turn, answered, begun):
             logger.warning(
                 "turn %s failed at attempt %d of %d and is tried again",
                 turn.id,
-                begun.attempts,
+                begun.attempt,
                 self._attempts,
             )
             held.over = True
@@ -117,15 +119,25 @@ class Worker:
             slots=begun.state.slots,
         )
 
-    async def _answered(self, turn: Turn, begun: Begun, mode: DuringTurn) -> Answered:
+    async def _answered(
+        self, held: Held, turn: Turn, begun: Begun, mode: DuringTurn
+    ) -> Answered:
         if not begun.messages[0].readable:
             return self._made(self._commands.failed(turn, _unreadable()))
-        # A command may have done something before its worker died.
+        # A command may have done something when it was begun before.
         attempts = 1 if turn.message.kind == "command" else self._attempts
-        if begun.attempts > attempts:
+        if begun.attempt > attempts:
             return await self._used_up(turn, begun)
         if mode == "interrupt" and _is_overtaken(begun.messages):
             return self._made(self._commands.interrupted(turn))
+        if not begun.orphaned:
+            async with self._room.shared():
+                return await self._tried(turn, begun)
+        async with self._room.alone():
+            await self._patience(lambda: self._store.count_attempt(held.token))
+            return await self._tried(turn, begun)
+
+    async def _tried(self, turn: Turn, begun: Begun) -> Answered:
         stop = Stop()
         self._running[turn.id] = (turn, stop)
         try:
@@ -150,15 +162,17 @@ class Worker:
             return self._made(await self._commands.answer(turn, stop))
         try:
             record = await self._answerer.answer(turn, stop.pressed)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             # It promised not to raise; a mistake in it ends one turn, not the bot.
-            logger.exception("turn %s: the answerer broke its contract", turn.id)
+            logger.error(  # noqa: TRY400
+                "turn %s: the answerer broke its contract: %s", turn.id, place_of(error)
+            )
             return self._made(self._commands.failed(turn, error))
         return Answered(reply=record.reply, record=record)
 
     async def _used_up(self, turn: Turn, begun: Begun) -> Answered:
         error = AttemptsUsedUp(
-            f"it was begun {begun.attempts - 1} times, and no worker came to its end"
+            f"it was tried {begun.attempt - 1} times, and no worker came to its end"
         )
         await self._observers.turn_failed(turn, error)
         return self._made(self._commands.failed(turn, error))
@@ -174,7 +188,7 @@ class Worker:
         return (
             answered.outcome == "failed"
             and turn.message.kind == "message"
-            and begun.attempts < self._attempts
+            and begun.attempt < self._attempts
             and begun.messages[0].readable
         )
 

@@ -194,6 +194,9 @@ async def test_a_reply_marked_while_redis_was_away_is_delivered(
     assert bot.connector.replies() == ["hello!"]
 
 
+Renewed = tuple[set[Token], set[Token]]
+
+
 @dataclass
 class LateRenewals:
     """Nothing is renewed until `come` is set; `claimed` were taken over meanwhile."""
@@ -204,7 +207,7 @@ class LateRenewals:
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         renew, take_over = Tokens.renew, Tokens.take_over
 
-        async def late(tokens: Tokens, held: Iterable[Token]) -> set[Token]:
+        async def late(tokens: Tokens, held: Iterable[Token]) -> Renewed:
             await self.come.wait()
             return await renew(tokens, held)
 
@@ -427,11 +430,11 @@ class OneShardIsAway:
         self.looked += 1
         return []
 
-    async def renew(self, held: Iterable[Token]) -> set[Token]:
+    async def renew(self, held: Iterable[Token]) -> Renewed:
         if any(token.shard.number == 0 for token in held):
             await asyncio.Event().wait()
         self.renewed += 1
-        return set()
+        return set(), set()
 
     async def stranded(self) -> list[Token]:
         return []
@@ -677,10 +680,10 @@ class Slowly(Told):
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         renew = Tokens.renew
 
-        async def seen(tokens: Tokens, held: Iterable[Token]) -> set[Token]:
-            lost = await renew(tokens, held)
-            self.lost.append({token for token in lost if token.stream == OUT})
-            return lost
+        async def seen(tokens: Tokens, held: Iterable[Token]) -> Renewed:
+            lost, gone = await renew(tokens, held)
+            self.lost.append({one for one in lost | gone if one.stream == OUT})
+            return lost, gone
 
         monkeypatch.setattr(Tokens, "renew", seen)
 

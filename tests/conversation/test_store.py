@@ -176,7 +176,7 @@ async def test_a_lane_that_another_one_has_begun_on_is_committed_by_that_one_onl
     refused = await store.commit(slow, work.messages, slots={"by": "the slow one"})
     assert taken_up is not None
     kept = await store.commit(quick, taken_up.messages, slots={"by": "the quick one"})
-    assert (taken_up.attempts, refused, kept) == (2, "lost", "committed")
+    assert (taken_up.attempt, refused, kept) == (2, "lost", "committed")
     assert (await store.load(message.address)).slots == {"by": "the quick one"}
     assert await store.begin(slow) is None
 
@@ -189,11 +189,11 @@ async def test_what_is_held_stays_held_while_it_is_renewed(store: Store) -> None
     (token,) = await mine.take(shard, 1) or await mine.take(shard, 1)
     await asyncio.sleep(0.05)
 
-    kept = await mine.renew([token])
+    kept, _ = await mine.renew([token])
     early = await others.take_over(shard, 1, idle_ms=40)
     await asyncio.sleep(0.05)
     late = await others.take_over(shard, 1, idle_ms=40)
-    lost = await mine.renew([token])
+    lost, _ = await mine.renew([token])
 
     assert (kept, early) == (set(), [])
     assert [one.id for one in late] == [token.id]
@@ -212,7 +212,7 @@ async def test_what_was_handed_back_is_there_at_once_and_was_no_attempt(
     _, third = await begun(store)
 
     assert await store.begin(token) is None
-    assert (second.attempts, third.attempts) == (1, 2)
+    assert (second.attempt, third.attempt) == (1, 2)
 
 
 async def test_a_reply_whose_sender_died_is_doubtful(store: Store) -> None:
