@@ -155,7 +155,10 @@ class ConversationConfig(Section):
         100, ge=1, le=10_000, description="messages that may wait in one conversation"
     )
     messages_per_minute: int = Field(
-        60, ge=1, le=100_000, description="messages taken from one person in a minute"
+        60,
+        ge=1,
+        le=100_000,
+        description="messages taken from one person in a minute, in each shard",
     )
     during_turn: DuringTurn = Field(
         "queue",

@@ -246,9 +246,10 @@ class Crew:
         try:
             async with asyncio.timeout(HAND_BACK_S):
                 for held in left:
-                    await self._store.hand_back(
-                        held.token, self.queue, failed=held.counts
-                    )
+                    with suppress(StoreError):  # of one shard, others may be well
+                        await self._store.hand_back(
+                            held.token, self.queue, failed=held.counts
+                        )
                 # What came in while we stopped listening.
                 for token in await self._tokens.stranded():
                     await self._store.hand_back(token, self.queue)

@@ -13,6 +13,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
 
+import orjson
+
 from bot import metrics
 from bot.config import Config
 from bot.conversation.cleaning import cleaned, is_readable
@@ -49,6 +51,7 @@ class Inbox:
         Raises StoreError when it could not be kept: nothing may be acknowledged.
         """
         try:
+            _check_names(event)
             accepted = await self._accept(cleaned(event))
         except Unwritable as error:
             logger.warning("an event was refused: %s", error)
@@ -133,3 +136,11 @@ class Inbox:
         if record is None or record.turn.message.address.key != event.address.key:
             return None  # nobody judges, or learns about, another conversation's turn
         return record
+
+
+def _check_names(event: Event) -> None:
+    """pydantic writes half a character in a name as another one; orjson refuses it."""
+    try:
+        orjson.dumps(dict(event.data))
+    except TypeError as error:
+        raise Unwritable("its data cannot be written as JSON") from error
