@@ -19,11 +19,14 @@ if TYPE_CHECKING:
 
 @click.command("forget")
 @click.argument("user", type=Words())
+@click.option(
+    "--platform", type=Words(), help="Only there; another person may have the same id."
+)
 @config_option
-def command(*, user: str, path: Path) -> None:
+def command(*, user: str, platform: str | None, path: Path) -> None:
     """Erase what is stored about a person."""
     with opened(path) as bot:
-        erased = asdict(asyncio.run(_forgotten(bot.app, user)))
+        erased = asdict(asyncio.run(_forgotten(bot.app, user, platform)))
     if any(erased.values()):
         counts = ", ".join(f"{name} {number}" for name, number in erased.items())
         write(f"erased about {user!r}: {counts}")
@@ -36,6 +39,6 @@ def command(*, user: str, path: Path) -> None:
         write(f"nothing is stored about {user!r}")
 
 
-async def _forgotten(app: App, user: str) -> Forgotten:
+async def _forgotten(app: App, user: str, platform: str | None) -> Forgotten:
     async with app.store() as store:
-        return await store.forget(user)
+        return await store.forget(user, platform)

@@ -60,7 +60,6 @@ class Connection:
     def __init__(self, url: str) -> None:
         self.where = without_password(url)
         place = read_url(url)
-        self.clustered = place.kind == "cluster"
         self._closing: list[Callable[[], Awaitable[None]]] = []
         self._batch: Batch | None = None
         try:

@@ -78,5 +78,4 @@ class Stops:
         connection = self._store.connection
         with connection.translated():
             found: Any = await connection.blocking.xread({stream: last}, block=BLOCK_MS)
-        pairs = found.items() if isinstance(found, dict) else found or ()
-        return [entry for _, entries in pairs for entry in entries]
+        return [entry for _, entries in found for entry in entries]

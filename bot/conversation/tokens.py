@@ -84,9 +84,7 @@ class Tokens:
                 await self._make_groups(streams)
                 return []
         taken = [
-            (stream.decode(), entry)
-            for stream, entries in _pairs(found)
-            for entry in entries
+            (stream.decode(), entry) for stream, entries in found for entry in entries
         ]
         return await self._tokens(shard, taken)
 
@@ -235,11 +233,3 @@ class Tokens:
                     )
                 )
         return found
-
-
-def _pairs(found: Any) -> Iterable[tuple[bytes, Sequence[Any]]]:
-    """redis-py answers with a list of pairs, or with a mapping, by protocol."""
-    if isinstance(found, dict):
-        return found.items()
-    pairs: Iterable[tuple[bytes, Sequence[Any]]] = found or ()
-    return pairs

@@ -77,8 +77,8 @@ class FakeStore:
     async def retire(self, platform: str) -> None:
         self.retired.append(platform)
 
-    async def forget(self, user: str) -> Forgotten:
-        self.forgotten.append(user)
+    async def forget(self, user: str, platform: str | None) -> Forgotten:
+        self.forgotten.append(user if platform is None else f"{user} on {platform}")
         return Forgotten(conversations=2, events=7) if user == "ada" else Forgotten()
 
 
@@ -460,8 +460,9 @@ def test_forget_says_what_was_erased() -> None:
 
     ada = invoke(app, "forget", "ada")
     nobody = invoke(app, "forget", "nobody")
+    invoke(app, "forget", "4711", "--platform", "slack")
 
-    assert app.the_store.forgotten == ["ada", "nobody"]
+    assert app.the_store.forgotten == ["ada", "nobody", "4711 on slack"]
     assert "conversations 2, events 7" in ada.stdout
     assert nobody.stdout == "nothing is stored about 'nobody'\n"
     assert ada.exit_code == nobody.exit_code == 0

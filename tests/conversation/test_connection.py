@@ -349,7 +349,6 @@ async def test_a_script_runs_where_its_keys_are(
             for shard in SHARDS
         ]
 
-    assert opened.clustered == (kind == "cluster")
     assert answers == [
         [f"{shard}:a".encode(), f"{shard}:b".encode(), b"\xff"] for shard in SHARDS
     ]
