@@ -387,7 +387,9 @@ if redis.call('HGET', KEYS[2], ARGV[6]) ~= ARGV[3]
   or not held_by(KEYS[1], ARGV[1], ARGV[3], ARGV[2]) then return 0 end
 if redis.call('HGET', KEYS[2], ARGV[7]) == ARGV[4] then
   redis.call('HDEL', KEYS[2], ARGV[7])
-  if ARGV[7] == 'lease' and ARGV[8] == '' then
+  -- An orphan that still waits to be tried is not counted yet.
+  local counted = redis.call('HGET', KEYS[2], 'orphaned') ~= '1'
+  if ARGV[7] == 'lease' and ARGV[8] == '' and counted then
     redis.call('HINCRBY', KEYS[2], 'attempts', -1)
   end
 end

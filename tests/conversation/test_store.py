@@ -215,6 +215,31 @@ async def test_what_was_handed_back_is_there_at_once_and_was_no_attempt(
     assert (second.attempt, third.attempt) == (1, 2)
 
 
+async def test_an_orphan_counts_when_it_is_tried_and_not_when_it_is_handed_back(
+    store: Store,
+) -> None:
+    await store.accept(an_event())
+    others = Tokens(store.connection, store.shards, "ready", ["memory"])
+    (shard,) = others.shards
+    await begun(store)  # and dies
+
+    (waiting,) = await others.take_over(shard, 1, idle_ms=0)
+    orphan = await store.begin(waiting)
+    await store.hand_back(waiting, "ready")  # before its turn had come
+    handed, again = await begun(store)
+    (tried,) = await others.take_over(shard, 1, idle_ms=0)
+    second = await store.begin(tried)
+    await store.count_attempt(tried)
+    await store.count_attempt(tried)  # as when its answer was lost
+    await store.count_attempt(handed)  # whose lease is gone
+    (last,) = await others.take_over(shard, 1, idle_ms=0)
+    third = await store.begin(last)
+
+    found = [orphan, again, second, third]
+    assert [one and one.attempt for one in found] == [2, 2, 3, 4]
+    assert [one and one.orphaned for one in found] == [True, False, True, True]
+
+
 async def test_a_reply_whose_sender_died_is_doubtful(store: Store) -> None:
     await answer(store, an_event())
     others = Tokens(store.connection, store.shards, "out", ["memory"])
