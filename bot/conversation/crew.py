@@ -233,7 +233,7 @@ class Crew:
             metrics.lease_lost("lane" if self.queue == "ready" else "outbox")
             logger.warning(
                 "the lease on %s was lost: it was not renewed in time, and another one "
-                "works there now; nothing of this one's work is kept",
+                "has taken over; nothing of this one's work is kept",
                 digest,
             )
         else:

@@ -228,7 +228,8 @@ return 'accepted'
 
 # KEYS stream; ARGV group, consumer, tokens…
 #
-# Returns the tokens that another one holds by now, and those that are gone.
+# Returns the tokens that another one holds by now, and those that do not exist any
+# more, because another one has finished there or the conversation was erased.
 RENEW = (
     _COMMON
     + """

@@ -134,9 +134,17 @@ class Tokens:
                 answer = await self._renew(
                     keys=[stream], args=[GROUP, self._consumer, *by_id]
                 )
-            for found, ids in zip((lost, gone), answer, strict=True):
-                found.update(by_id[one] for one in ids)
+                lost.update(by_id[one] for one in answer[0])
+                for token in (by_id[one] for one in answer[1]):
+                    # Another one has finished there, or it was erased.
+                    found = lost if await self._exists(token) else gone
+                    found.add(token)
         return lost, gone
+
+    async def _exists(self, token: Token) -> bool:
+        client: Any = self._connection.commands
+        meta = token.shard.of(token.conversation, "meta")
+        return bool(await client.exists(meta))
 
     async def stranded(self) -> list[Token]:
         """Return what this process holds, also what it never heard that it got."""
