@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -18,11 +19,17 @@ from typing import Any, TypeVar
 
 from bot.errors import ChorusError, PluginError
 
+HANGS = 3  # of one plugin, before it is left out for good
+
 Result = TypeVar("Result")
 
 
 class Overdue(ChorusError):
     """A job ran longer than its limit."""
+
+
+class LeftOut(ChorusError):
+    """A plugin that hung too often was not asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,8 @@ class InferenceThread:
 
     def __init__(self) -> None:
         self._jobs = _start()
+        self.hangs: Counter[str] = Counter()
+        """How often each plugin was given up."""
 
     async def run(
         self, compute: Callable[[], Result], timeout_s: float | None = None
@@ -94,15 +103,27 @@ class Questions:
     ) -> Result | None:
         """
         Return the plugin's answer, None when it failed or broke its contract: `check`
-        says what is wrong with an answer, or None.
+        says what is wrong with an answer, or None. Each hang leaves a thread behind,
+        so a plugin that has hung a few times is asked no more.
         """
+        hangs = self.inference.hangs
+
+        def guarded() -> Result:
+            # Looked at when its turn has come: it may have hung while this one waited.
+            if hangs[plugin] >= HANGS:
+                raise LeftOut(f"left out, because it hung {HANGS} times; mend it")
+            return compute()
+
         try:
-            answer = await self.inference.run(compute, self.timeout_s)
+            answer = await self.inference.run(guarded, self.timeout_s)
             wrong = check(answer)
             if wrong is None:
                 return answer
         except Overdue as error:
+            hangs[plugin] += 1
             wrong = f"{error}; it was left out of this turn"
+        except LeftOut as error:
+            wrong = str(error)
         # One of the places that run a stranger's code: whatever it raises is recorded.
         except Exception as error:  # noqa: BLE001
             wrong = f"raised {type(error).__name__}: {error}"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from functools import partial
 
 import pytest
 
-from bot.inference import InferenceThread, Overdue
+from bot.inference import InferenceThread, Overdue, Questions
 
 
 async def test_a_job_returns_its_result_from_another_thread() -> None:
@@ -89,3 +90,27 @@ async def test_a_cancelled_caller_leaves_the_thread_in_order() -> None:
 
     assert await inference.run(lambda: "next") == "next"
     assert ran == []
+
+
+async def test_a_plugin_that_hung_three_times_is_asked_no_more() -> None:
+    inference = InferenceThread()
+    release = threading.Event()
+    asked: list[str] = []
+
+    async def ask(plugin: str, compute: Callable[[], bool]) -> list[str]:
+        questions = Questions(inference, timeout_s=0.02)
+        await questions.ask(plugin, compute, lambda _: None)
+        return questions.problems
+
+    def hangs() -> bool:
+        asked.append("hangs")
+        return release.wait()
+
+    told = [await ask("hangs", hangs) for _ in range(5)]
+    other = await ask("sound", lambda: True)
+    release.set()
+
+    assert len(asked) == 3
+    assert "no answer within 0.02 s" in told[2][0]
+    assert "left out, because it hung 3 times" in told[3][0]
+    assert other == []

@@ -113,7 +113,7 @@ async def test_a_plugin_that_misbehaves_costs_no_customer_his_answer(
     assert connector.replies("fake:a1:other") == ["answer to else"]
 
 
-async def test_every_computation_that_hangs_leaves_a_thread_behind_and_no_more(
+async def test_a_computation_that_hangs_is_left_out_before_it_takes_many_threads(
     redis_server: RedisServer,
 ) -> None:
     plugin, connector = Misbehaves(fault="hangs, computing", when=BAD), Keeps()
@@ -124,13 +124,13 @@ async def test_every_computation_that_hangs_leaves_a_thread_behind_and_no_more(
         before = threading.active_count()
         for number in range(HANGS):
             await bot.accept(by(f"c{number}", f"{BAD} {number}"))
-        await bot.idle()
+            await bot.idle()
 
         left = threading.active_count() - before
         plugin.released.set()
 
     tell(f"{HANGS} computations that hang leave {left} threads behind")
-    assert left == HANGS
+    assert left == 3  # then the plugin is left out
     assert sum(one.text.startswith(f"answer to {BAD}") for one in connector.sent) == 5
 
 
