@@ -40,7 +40,16 @@ from bot.config import (
 )
 from bot.errors import ConfigError, StoreError
 from bot.inference import InferenceThread
-from bot.interfaces import Connector, Embedder, LanguageModel, Named, Progress
+from bot.interfaces import (
+    Connector,
+    Embedder,
+    LanguageModel,
+    LogitsProcessor,
+    Named,
+    Progress,
+    Truncates,
+    Truncation,
+)
 from bot.model import Address, Event, Record, Reply, Turn
 from bot.plugin_manager import Plugins
 from bot.ranking import Ranking
@@ -50,12 +59,15 @@ if TYPE_CHECKING:
     from bot.conversation.manager import ConversationManager, Role
     from bot.conversation.redis_server import EmbeddedRedis
     from bot.conversation.store import Store
+    from bot.generation.grid import GridSize
     from bot.generation.models import ModelStore, Weights
     from bot.knowledge.index import Index
     from bot.knowledge.ingest import IngestReport
     from bot.knowledge.retriever import HybridRetriever
 
 logger = logging.getLogger(__name__)
+
+PROMPT_AROUND = 512  # tokens of a prompt beside passages and history, and a margin
 
 Choice = TypeVar("Choice", bound=Named)
 
@@ -140,22 +152,69 @@ class App:
 
     def language_model(self) -> LanguageModel:
         if self._loaded.language_model is None:
-            from bot.generation.language_model import TransformersModel
-
-            settings = self.config.generation
-            folder = self.models.fetch(*self._sources()[1])
-            self._progress("Loading the generator", 0, None)
-            self._loaded.language_model = TransformersModel(
-                folder, name=settings.model, device=settings.device
-            )
+            # There is a url exactly where the backend is a server.
+            url = self.config.generation.url
+            model = self._served_model(url) if url else self._model_in_process()
+            self._loaded.language_model = model
         return self._loaded.language_model
 
+    def _served_model(self, url: str) -> LanguageModel:
+        from bot.generation.openai_server import OpenAIServer
+
+        settings = self.config.generation
+        self._progress("Asking the model server", 0, None)
+        return OpenAIServer(
+            settings.model, url, settings.api_key, settings.context_tokens
+        )
+
+    def _model_in_process(self) -> LanguageModel:
+        from bot.generation.engine import Limits
+        from bot.generation.language_model import TransformersModel
+
+        settings = self.config.generation
+        folder = self.models.fetch(*self._sources()[1])
+        self._progress("Loading the generator", 0, None)
+        return TransformersModel(
+            folder,
+            name=settings.model,
+            device=settings.device,
+            limits=Limits(
+                tokens=settings.kv_tokens,
+                queue=settings.queue,
+                plugin_s=self.config.ranking.plugin_timeout_s,
+            ),
+            precision=settings.precision,
+            grid=self._grid(),
+        )
+
+    def _grid(self) -> GridSize | None:
+        """Return places for as many sets as there are turns at once, on a GPU."""
+        from bot.generation.grid import GridSize
+        from bot.generation.network import is_on_gpu
+
+        settings = self.config.generation
+        if not is_on_gpu(settings.device):
+            return None
+        prompt = self.config.knowledge.budget_tokens + PROMPT_AROUND
+        return GridSize(
+            sets=self.config.workers.concurrency,
+            rows=settings.candidates,
+            prompt_tokens=prompt + self.config.conversation.window_tokens,
+            reply_tokens=settings.max_new_tokens,
+        )
+
+    def close(self) -> None:
+        """End what the generator is writing, for this app and its variants."""
+        if self._loaded.language_model is not None:
+            self._loaded.language_model.close()
+
     def _sources(self) -> list[tuple[str, str | None]]:
+        """List the weights of this process; a server has its own."""
         knowledge, generation = self.config.knowledge, self.config.generation
-        return [
-            (knowledge.model, knowledge.model_sha256),
-            (generation.model, generation.model_sha256),
-        ]
+        sources = [(knowledge.model, knowledge.model_sha256)]
+        if generation.backend == "transformers":
+            sources.append((generation.model, generation.model_sha256))
+        return sources
 
     # Knowledge
 
@@ -434,6 +493,7 @@ class ChannelPlugins:
         plugins = cls(everywhere=everywhere, channels=channels)
         names = plugins._unknown_names(config, where, problems, draft=bool(mistakes))
         told = [f"{where}: {problem}" for problem in names]
+        told += [f"{where}: {problem}" for problem in plugins._need_logits(config)]
         if not mistakes:  # plugins are promised a whole configuration
             wrong = everywhere.check_config(config)
             told += [f"{where}: {problem}" for problem in wrong]
@@ -471,6 +531,16 @@ class ChannelPlugins:
     def _distinct(self) -> list[Plugins]:
         every = [self.everywhere, *(plugins for _, plugins in self.channels)]
         return list({id(plugins): plugins for plugins in every}.values())
+
+    def _need_logits(self, config: Config) -> Iterable[str]:
+        """Return a sentence for each plugin that a model server cannot run."""
+        if config.generation.backend == "transformers":
+            return
+        yield from _beyond_truncation(config, self.everywhere, "")
+        for number, (channel, plugins) in enumerate(self.channels):
+            if channel.plugins is not None:
+                at = f"channels[{number}]: "
+                yield from _beyond_truncation(config, plugins, at)
 
     def _unknown_names(
         self, config: Config, where: str, problems: Sequence[str], *, draft: bool
@@ -558,6 +628,30 @@ def _ranking(ranking: RankingConfig, plugins: Plugins, key: str) -> Iterable[_Ch
     scorers = [one.name for one in plugins.scorers]
     for name in ranking.weights:
         yield _Choice(f"{key}.weights.{name}", name, scorers, written=True)
+
+
+def _beyond_truncation(config: Config, plugins: Plugins, at: str) -> Iterable[str]:
+    server = "which backend 'openai' does not give"
+    for one in plugins.samplers:
+        chosen = one.name == config.generation.sampler
+        if chosen and not isinstance(one, Truncates):
+            yield (
+                f"{at}generation.sampler: {one.name!r} draws from logits, {server}; "
+                "choose one that only truncates, such as 'multinomial'"
+            )
+    for processor in plugins.logits_processors:
+        if not _only_min_p(processor):
+            yield (
+                f"{at}generation.backend: the logits processor {processor.name!r} "
+                f"changes logits, {server}; disable it, or use backend 'transformers'"
+            )
+
+
+def _only_min_p(processor: LogitsProcessor) -> bool:
+    """Any other truncation would depend on what comes before and after it."""
+    return isinstance(processor, Truncates) and processor.truncation == Truncation(
+        min_p=processor.truncation.min_p
+    )
 
 
 def _unknown(choices: Iterable[_Choice], *, draft: bool) -> Iterable[str]:

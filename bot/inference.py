@@ -38,6 +38,16 @@ class _Job:
     started: Callable[[], object]
     result: Future[Any]
 
+    def run(self) -> None:
+        if not self.result.set_running_or_notify_cancel():
+            return
+        try:
+            self.started()
+            self.result.set_result(self.compute())
+        # A stranger's code runs here; whatever it raises belongs to its caller.
+        except BaseException as error:  # noqa: BLE001
+            self.result.set_exception(error)
+
 
 _Jobs = queue.SimpleQueue[_Job | None]
 
@@ -131,6 +141,16 @@ class Questions:
         return None
 
 
+async def apart(wait: Callable[[], Result]) -> Result:
+    """
+    Return what `wait()` returns, on a thread of its own: for what computes nothing
+    itself but waits for an engine or a server, which is to stop it when it is late.
+    """
+    job = _Job(wait, lambda: None, Future())
+    threading.Thread(target=job.run, name="waiting", daemon=True).start()
+    return await asyncio.wrap_future(job.result)
+
+
 def _start() -> _Jobs:
     jobs: _Jobs = queue.SimpleQueue()
     threading.Thread(target=_work, args=(jobs,), name="inference", daemon=True).start()
@@ -139,11 +159,4 @@ def _start() -> _Jobs:
 
 def _work(jobs: _Jobs) -> None:
     while (job := jobs.get()) is not None:
-        if not job.result.set_running_or_notify_cancel():
-            continue
-        try:
-            job.started()
-            job.result.set_result(job.compute())
-        # A stranger's code runs here; whatever it raises belongs to its caller.
-        except BaseException as error:  # noqa: BLE001
-            job.result.set_exception(error)
+        job.run()

@@ -142,12 +142,47 @@ class Sampler(Named, Protocol):
     ) -> SamplerStep: ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Truncation:
+    """
+    Which tokens may be drawn, and how likely: min-p on the model's own distribution,
+    then temperature, top-k and top-p, as `multinomial` and `min-p` define them. A
+    temperature of 0 takes the likeliest token; 0 for `top_k` and `min_p` and 1 for
+    `top_p` cut nothing.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+
+
+@runtime_checkable
+class Truncates(Protocol):
+    """
+    A sampler or logits processor that does nothing but truncate. Where all of a turn's
+    do, the engine draws for every turn of its batch at once and calls no `begin`.
+    """
+
+    @property
+    def truncation(self) -> Truncation: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class GenerationRequest:
     """
-    One candidate set to write. `turn.prompt` is what the model reads. `deadline` is a
-    `time.monotonic()` moment: rows not finished by then end with finish "length".
-    `cancelled`, once set, ends the set at the next step with TurnCancelled.
+    One candidate set to write. `turn.prompt` is what the model reads.
+
+    `begun` is the part of the reply that is settled: every sibling goes on from it, and
+    carries its text, tokens and log-probabilities; `max_new_tokens` counts from there.
+    `until` is asked of a sibling's whole text whenever it has grown; once it says yes
+    the sibling ends with finish "block". `timeout_s` counts from when the engine takes
+    the set up, not while it waits: rows not finished by then end with finish "length".
+    `cancelled`, once set, ends the set at the next step with TurnCancelled. `on_text`
+    is told a sibling's number and its whole text whenever it has grown; it is called on
+    the engine's thread and must not wait. `on_ms` is told, once the set is written, how
+    long each stage took: "wait", "read" (until the first token) and "write". A
+    customer's sets go before `background` ones.
     """
 
     turn: Turn
@@ -156,15 +191,24 @@ class GenerationRequest:
     sampler: Sampler
     logits_processors: Sequence[LogitsProcessor] = ()
     stop: Sequence[str] = ()
-    deadline: float | None = None
+    begun: Candidate | None = None
+    until: Callable[[str], bool] | None = None
+    timeout_s: float | None = None
     cancelled: threading.Event | None = None
+    on_text: Callable[[int, str], None] | None = None
+    on_ms: Callable[[str, float], None] | None = None
+    background: bool = False
 
 
 class LanguageModel(Named, Protocol):
     """
-    The seam behind which an engine works. Called on the inference thread.
+    The seam behind which an engine works. Every method may be called from several
+    threads at once; `generate` and `log_probs` return when their work is done.
 
     `render` applies the model's chat template and opens the assistant's part.
+    `generate` raises TurnCancelled, PluginError for a plugin that breaks its contract,
+    Overloaded when too many sets wait already, and TurnError for a set that cannot be
+    written.
     """
 
     @property
@@ -176,6 +220,10 @@ class LanguageModel(Named, Protocol):
         self, prompts: Sequence[str], continuations: Sequence[str]
     ) -> list[NDArray[np.float32]]:
         """Return, per pair, log p(token | prompt, earlier tokens), natural, [t]."""
+        ...
+
+    def close(self) -> None:
+        """End what is being written; nothing is asked of it afterwards."""
         ...
 
 

@@ -18,6 +18,7 @@ from prometheus_client import (
     CONTENT_TYPE_PLAIN_0_0_4,
     CollectorRegistry,
     Counter,
+    Gauge,
     Histogram,
     ProcessCollector,
     disable_created_metrics,
@@ -31,6 +32,7 @@ from bot.model import Record
 
 Leased = Literal["lane", "outbox"]
 Delivery = Literal["ok", "rejected", "later", "unknown"]
+SetOutcome = Literal["written", "cancelled", "failed", "refused"]
 
 # What generate_latest writes; servers that know only this version read it too.
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -85,6 +87,34 @@ def set_aside(platform: str) -> None:
 def delivered(platform: str, outcome: Delivery) -> None:
     """Count one attempt to send a reply, by what became of it."""
     _DELIVERIES.labels(platform, outcome).inc()
+
+
+def set_over(outcome: SetOutcome) -> None:
+    """Count a candidate set by what became of it."""
+    _SETS.labels(outcome).inc()
+
+
+def first_token(seconds: float) -> None:
+    """Time a candidate set from when it was asked for to its first tokens."""
+    _FIRST_TOKEN.observe(seconds)
+
+
+def tokens_drawn(count: int) -> None:
+    """Count the tokens of one step, of all rows of all sets."""
+    _TOKENS.inc(count)
+    _BATCH.observe(count)
+
+
+def prompt(*, found: int, read: int) -> None:
+    """Count a prompt's tokens, those that were kept from before and those to read."""
+    _PROMPT_TOKENS.labels("found").inc(found)
+    _PROMPT_TOKENS.labels("read").inc(read)
+
+
+def engine(*, waiting: int, kv_tokens: int) -> None:
+    """Say what the generator has in line and in memory at the moment."""
+    _QUEUE.set(waiting)
+    _KV_TOKENS.set(kv_tokens)
 
 
 def store_failed() -> None:
@@ -238,6 +268,39 @@ _DELIVERIES = Counter(
 _STORE_FAILURES = Counter(
     "chorus_store_failures_total",
     "Times that Redis did not answer.",
+    registry=_REGISTRY,
+)
+_SETS = Counter(
+    "chorus_sets_total",
+    "Candidate sets that are over, by outcome.",
+    ["outcome"],
+    registry=_REGISTRY,
+)
+_TOKENS = Counter(
+    "chorus_tokens_total", "Tokens drawn, of all candidates.", registry=_REGISTRY
+)
+_BATCH = Histogram(
+    "chorus_batch_rows",
+    "Candidates that one step of the generator drew a token for.",
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
+    registry=_REGISTRY,
+)
+_PROMPT_TOKENS = Counter(
+    "chorus_prompt_tokens_total",
+    "Tokens of prompts, found in memory or read.",
+    ["how"],
+    registry=_REGISTRY,
+)
+_QUEUE = Gauge("chorus_queue", "Jobs that wait for the generator.", registry=_REGISTRY)
+_KV_TOKENS = Gauge(
+    "chorus_kv_tokens",
+    "Tokens whose keys and values the generator holds or has promised.",
+    registry=_REGISTRY,
+)
+_FIRST_TOKEN = Histogram(
+    "chorus_first_token_seconds",
+    "Time from when a candidate set was asked for to its first tokens.",
+    buckets=_BUCKETS,
     registry=_REGISTRY,
 )
 

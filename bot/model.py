@@ -22,7 +22,7 @@ from pydantic import JsonValue
 EventKind = Literal[
     "message", "command", "cancel", "reply", "slot", "action", "feedback"
 ]
-Finish = Literal["stop", "length", "cancelled", "written"]
+Finish = Literal["stop", "length", "block", "cancelled", "written"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +148,9 @@ class Candidate:
     one for each token drawn, before temperature and truncation; a candidate that no
     model wrote has neither tokens nor log-probabilities. `scores` are the scorers'
     own numbers, `contributions` what each added to `total` (weight times z-score).
+    Of a reply written in blocks, `text` is all of it up to this one, `block` its number
+    from 1 on (0: a whole reply), and `settled` says that the reply goes on from it, or
+    ends with it.
     """
 
     text: str
@@ -161,6 +164,8 @@ class Candidate:
     total: float | None = None
     rank: int | None = None
     dropped: str | None = None
+    block: int = 0
+    settled: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,7 +232,7 @@ class Record:
     """
     Everything about an answered turn: what `chorus explain` shows.
 
-    `orders` maps each reranker to the candidate positions it returned, best first;
+    `orders` maps each reranker (of each block) to the positions that it returned;
     `problems` are the sentences of plugins that failed; `ms` are milliseconds by stage;
     `config` is the configuration's fingerprint. `chosen` is None when no candidate was
     sent; `why` says why this reply and no other. In a record that was kept, the turn is

@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from bot.inference import InferenceThread, Overdue, Questions
+from bot.inference import InferenceThread, Overdue, Questions, apart
 
 
 async def test_a_job_returns_its_result_from_another_thread() -> None:
@@ -114,3 +114,23 @@ async def test_a_plugin_that_hung_three_times_is_asked_no_more() -> None:
     assert "no answer within 0.02 s" in told[2][0]
     assert "left out, because it hung 3 times" in told[3][0]
     assert other == []
+
+
+async def test_what_waits_apart_does_not_wait_for_the_thread() -> None:
+    thread, release = InferenceThread(), threading.Event()
+    busy = asyncio.ensure_future(thread.run(release.wait))
+
+    beside = await apart(lambda: threading.current_thread().name)
+
+    assert beside == "waiting"
+    assert not busy.done()
+    release.set()
+    assert await busy
+
+
+async def test_what_waits_apart_raises_to_whoever_asked() -> None:
+    def fails() -> None:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        await apart(fails)

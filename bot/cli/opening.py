@@ -80,7 +80,11 @@ def opened(
     """Open the bot of `path` for the length of a command."""
     open_app: OpenApp = click.get_current_context().obj or open_file
     with StepProgress() as progress:
-        yield Opened(app=open_app(path, progress, changed), progress=progress)
+        app = open_app(path, progress, changed)
+        try:
+            yield Opened(app=app, progress=progress)
+        finally:
+            app.close()
 
 
 def open_file(

@@ -5,6 +5,7 @@ Knows nothing about text, prompts or models. A plugin always sees k rows in the 
 order: a row that has ended keeps its place, is padded, and is left exactly one token
 to draw, with probability one, so that sums of log-probabilities (beams) stay as they
 are. The model's batch holds only the rows that go on; `Siblings` knows which is where.
+Sets that do nothing but truncate are drawn elsewhere, many at once (truncation.py).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import torch
 
@@ -42,19 +43,22 @@ class Siblings:
     """
     The rows of one turn. `limit` is the most tokens a row may have; a row also ends
     with one of `end_tokens`, which it keeps. `padding` fills up rows that ended.
+    `tokens` [k, t] is what plugins see: `begun`, which all have in common, and what
+    was drawn.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a row needs to know
         self,
         count: int,
         *,
+        begun: Sequence[int] = (),
         end_tokens: frozenset[int],
         limit: int,
         padding: int,
         device: torch.device,
     ) -> None:
         self.rows = [Row() for _ in range(count)]
-        self.tokens = torch.empty(count, 0, dtype=torch.long, device=device)
+        self.tokens = torch.tensor([list(begun)] * count, device=device).long()
         self._end_tokens = end_tokens
         self._limit = limit
         self._padding = padding
@@ -71,40 +75,42 @@ class Siblings:
     def ended(self) -> list[int]:
         return [number for number, row in enumerate(self.rows) if row.finish]
 
-    def extend(self, draw: Draw, log_probs: Tensor) -> None:
+    def extend(
+        self,
+        tokens: Sequence[int],
+        log_probs: Sequence[float],
+        parents: Sequence[int] | None = None,
+        done: Sequence[bool] | None = None,
+    ) -> None:
         """
         Re-parent the rows, then give each its token, unless its parent had ended: then
         it has ended with it. A row the sampler is done with and that drew no end token
         is a text cut short, so it ends like one that ran out of tokens.
         """
-        self._reparent(draw.parents)
-        tokens: list[int] = draw.tokens.tolist()
-        done: list[bool] = [False] * len(tokens)
-        if draw.done is not None:
-            done = draw.done.tolist()
-        for number, log_prob in enumerate(log_probs.tolist()):
-            row = self.rows[number]
+        self._reparent(parents)
+        column = list(tokens)
+        for number, row in enumerate(self.rows):
             if row.finish is not None:
-                tokens[number] = self._padding
+                column[number] = self._padding
                 continue
-            row.tokens.append(tokens[number])
-            row.log_probs.append(log_prob)
-            if tokens[number] in self._end_tokens:
+            row.tokens.append(column[number])
+            row.log_probs.append(log_probs[number])
+            if column[number] in self._end_tokens:
                 row.finish = "stop"
-            elif done[number] or len(row.tokens) >= self._limit:
+            elif len(row.tokens) >= self._limit or (done and done[number]):
                 row.finish = "length"
-        column = torch.tensor(tokens, device=self.tokens.device).unsqueeze(1)
-        self.tokens = torch.cat([self.tokens, column], dim=1)
+        drawn = torch.tensor(column, device=self.tokens.device).unsqueeze(1)
+        self.tokens = torch.cat([self.tokens, drawn], dim=1)
 
     def end(self, finish: Finish) -> None:
         """End every row that still goes on."""
         for number in self.live:
             self.rows[number].finish = finish
 
-    def next_batch(self) -> tuple[list[int] | None, Tensor]:
+    def next_batch(self) -> tuple[list[int] | None, list[int]]:
         """
         Return the places in the model's last batch that go on (None: all of them, as
-        they are) and the tokens [b, 1] to read next, one for each live row.
+        they are) and the tokens to read next, one for each live row.
         """
         live = self.live
         kept = [self._places[self._parents[number]] for number in live]
@@ -112,15 +118,29 @@ class Siblings:
         for place, number in enumerate(live):
             self._places[number] = place
         self._batch_size = len(live)
-        return None if unchanged else kept, self.tokens[live, -1:]
+        self._parents = list(range(len(self.rows)))
+        tokens = [self.rows[number].tokens[-1] for number in live]
+        return None if unchanged else kept, tokens
 
-    def _reparent(self, parents: Tensor | None) -> None:
+    def place(self, number: int) -> int:
+        """Return where the model's last batch had what the row goes on from."""
+        return self._places[self._parents[number]]
+
+    def _reparent(self, parents: Sequence[int] | None) -> None:
         if parents is None:
             self._parents = list(range(len(self.rows)))
             return
-        self._parents = parents.tolist()
+        self._parents = list(parents)
         self.rows = [self.rows[parent].copy() for parent in self._parents]
-        self.tokens = self.tokens[parents]
+        self.tokens = self.tokens[self._parents]
+
+
+class Calls(Protocol):
+    """Runs a plugin's function, and turns what it raises into a PluginError."""
+
+    def __call__(
+        self, plugin: str, function: Callable[..., T], *arguments: object
+    ) -> T: ...
 
 
 class Drawing:
@@ -129,17 +149,21 @@ class Drawing:
     checked, so that what breaks the contract is named and goes no further.
     """
 
-    def __init__(self, request: GenerationRequest, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        request: GenerationRequest,
+        generator: torch.Generator,
+        calls: Calls,
+    ) -> None:
         turn, count = request.turn, request.candidates
+        self._calls = calls
         self._count = count
         self._steps = [
-            (processor.name, _calling(processor.name, processor.begin, turn, count))
-            for processor in _needed(request.logits_processors, request.sampler)
+            (processor.name, calls(processor.name, processor.begin, turn, count))
+            for processor in needed(request.logits_processors, request.sampler)
         ]
         self._sampler = request.sampler.name
-        self._draw = _calling(
-            self._sampler, request.sampler.begin, turn, count, generator
-        )
+        self._draw = calls(self._sampler, request.sampler.begin, turn, count, generator)
 
     def __call__(
         self, tokens: Tensor, logits: Tensor, ended: Sequence[int], padding: int
@@ -147,12 +171,12 @@ class Drawing:
         """Draw from `logits` [k, vocab], which stays as it is."""
         changed = logits.clone()
         for name, step in self._steps:
-            changed = _calling(name, step, tokens, changed)
+            changed = self._calls(name, step, tokens, changed)
             _check_logits(name, changed, logits)
         if ended:
             changed[ended] = -torch.inf
             changed[ended, padding] = 0.0
-        draw = _calling(self._sampler, self._draw, changed)
+        draw = self._calls(self._sampler, self._draw, changed)
         _check_draw(self._sampler, draw, self._count, logits.shape[1])
         return draw
 
@@ -165,19 +189,22 @@ def drawn_log_probs(logits: Tensor, draw: Draw) -> Tensor:
     return logits[parents, draw.tokens] - logits.logsumexp(dim=1)[parents]
 
 
-def _needed(
+def needed(
     processors: Sequence[LogitsProcessor], sampler: Sampler
 ) -> list[LogitsProcessor]:
+    """Return the processors that change what this sampler draws."""
     greedy = getattr(sampler, "greedy", False)
     return [each for each in processors if each.changes_argmax or not greedy]
 
 
-def _calling(plugin: str, function: Callable[..., T], *arguments: object) -> T:
+def called(plugin: str, function: Callable[..., T], *arguments: object) -> T:
+    """Run a plugin's function; whatever it raises becomes a PluginError."""
     try:
         return function(*arguments)
     except PluginError:
         raise
-    except Exception as error:  # a stranger's code: whatever it raises is its own fault
+    # A stranger's code: whatever it raises is its own fault, even SystemExit.
+    except BaseException as error:
         raise PluginError(plugin, f"raised {type(error).__name__}: {error}") from error
 
 

@@ -1,77 +1,79 @@
 """
-The language model: weights of transformers behind the LanguageModel protocol.
+The language model: the engine, spoken to in text.
 
-Reads a prompt once and writes k siblings from it. Called by one thread at a time; does
-not know where weights come from, what is in a prompt, or how candidates are judged.
-An engine that batches conversations takes this file's place behind the same methods.
+Fulfils the LanguageModel protocol with weights of transformers: text to tokens, jobs
+for the engine, tokens to candidates. Any thread may ask; the engine's own does the
+work. Does not know where weights come from, what is in a prompt, or how candidates are
+judged.
 """
 
 from __future__ import annotations
 
-import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
-from transformers.utils import logging as transformers_logging
+from numpy.typing import NDArray
+from transformers import AutoTokenizer
 
-from bot.errors import ModelError, TurnCancelled, TurnError
-from bot.generation.decoding import Drawing, Row, Siblings, drawn_log_probs
-from bot.generation.packing import pack_linear_layers
-from bot.generation.prefixes import Prefix, Prefixes, reorder
-from bot.generation.text import Text
+from bot.errors import ModelError, TurnError
+from bot.generation.decoding import Row, Siblings
+from bot.generation.engine import Engine, Limits
+from bot.generation.grid import GridSize
+from bot.generation.jobs import Job, Prompt, Scoring, Writing
+from bot.generation.network import Device, Network
+from bot.generation.precision import SAMPLE, Precision
+from bot.generation.text import Growing, Text, settled
 from bot.interfaces import ChatMessage, GenerationRequest
 from bot.model import Candidate
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from torch import Tensor
-    from transformers import Cache
-
-Device = Literal["auto", "cpu", "cuda"]
-
 # What torch would use; read before anything in this process has changed it.
 _CORES = torch.get_num_threads()
-PREFIX_TOKENS = 8192  # kept prompts, together; 45 KB a token for a model of 135 M
 SCORED_LOGITS = 64_000_000  # float32 logits held at once while scoring: 256 MB
+LOOK_S = 0.5  # how often somebody who waits looks whether a plugin hangs
 
 
 class TransformersModel:
     """
     A causal language model from a folder with config.json, tokenizer.json and
-    safetensors. float32 on a CPU, bfloat16 on a GPU. `threads` None means half the
-    cores, for the whole process: a step is too small for more (SmolLM2-135M, 8 rows: 98
-    ms on one thread, 103 on two), and threads that wait for each other at every layer
-    lose most when something else wants a core.
+    safetensors. `precision` "auto" is float32 on a CPU, bfloat16 on a GPU. `threads`
+    None means half the cores, for the whole process: a step is too small for more
+    (SmolLM2-135M, 8 rows: 98 ms on one thread, 103 on two), and threads that wait for
+    each other at every layer lose most when something else wants a core. `grid` has
+    steps of fixed shape taken for sets that fit into it, which is worth it on a GPU.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - what an operator can set
         self,
         folder: Path,
         name: str,
         device: Device = "auto",
         threads: int | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        limits: Limits | None = None,
+        precision: Precision = "auto",
+        grid: GridSize | None = None,
     ) -> None:
         torch.set_num_threads(threads or max(1, _CORES // 2))
         self._name = name
-        self._device = _device(device)
-        self._model = _load_model(folder, self._device)
-        self._tokenizer = _load_tokenizer(folder)
-        self._text = Text(self._tokenizer)
-        self._clock = clock
-        self._prefixes = Prefixes(PREFIX_TOKENS)
-        self._end_tokens = _end_tokens(self._model, self._tokenizer)
-        self._start, self._padding = _start_and_padding(
-            self._tokenizer, self._end_tokens
+        tokenizer = _load_tokenizer(folder)
+        self._text = Text(tokenizer)
+        self._network = Network(
+            folder,
+            device,
+            precision=precision,
+            sample=self._text.tokens(SAMPLE),
+            grid=grid,
         )
-        config = self._model.config.get_text_config()
-        self._context_tokens: int = config.max_position_embeddings
+        self._end_tokens = _end_tokens(self._network, tokenizer)
+        self._padding = min(self._end_tokens, default=0)
+        start = tokenizer.bos_token_id
+        self._start = self._padding if start is None else start
+        self._limits = limits or Limits()
+        self._engine = Engine(self._network, self._limits)
 
     @property
     def name(self) -> str:
@@ -79,7 +81,7 @@ class TransformersModel:
 
     @property
     def context_tokens(self) -> int:
-        return self._context_tokens
+        return self._network.context_tokens
 
     def count_tokens(self, text: str) -> int:
         return len(self._text.tokens(text))
@@ -92,30 +94,16 @@ class TransformersModel:
         """
         return self._text.render(messages)
 
-    @torch.inference_mode()
     def generate(self, request: GenerationRequest) -> list[Candidate]:
         """
         Write the candidates. Their tokens and log-probabilities include the token
         that ended them, their text does not.
         """
-        _check_cancelled(request)
-        prefix = self._read(self._prompt_tokens(request.turn.prompt), keep=True)
-        siblings = self._siblings(request, prefix)
-        draw_tokens = Drawing(request, self._generator(request))
-        cache = prefix.fork(1)
-        logits = prefix.logits.expand(request.candidates, -1)
-        while not self._out_of_time(request):
-            draw = draw_tokens(siblings.tokens, logits, siblings.ended, self._padding)
-            siblings.extend(draw, drawn_log_probs(logits, draw))
-            self._end_at_stop_strings(siblings, request.stop)
-            if not siblings.live:
-                break
-            logits = self._step(siblings, cache, logits)
-            _check_cancelled(request)
-        siblings.end("length")
-        return [self._candidate(row, request.stop) for row in siblings.rows]
+        job = self._writing(request)
+        self._run([job])
+        _tell_times(request, job)
+        return [self._candidate(request, row) for row in job.siblings.rows]
 
-    @torch.inference_mode()
     def log_probs(
         self, prompts: Sequence[str], continuations: Sequence[str]
     ) -> list[NDArray[np.float32]]:
@@ -123,178 +111,155 @@ class TransformersModel:
         Return, per pair, log p(token | prompt, earlier tokens), natural, [t].
 
         Prompt and continuation are tokenized apart, as they are when a reply is
-        drawn: no token spans the border. An empty prompt is the start of a text. A
-        prompt that was just answered, or that has several continuations, is read once.
+        drawn: no token spans the border. An empty prompt is the start of a text.
         """
-        uses = Counter(prompts)
+        rows = [self._text.tokens(text) for text in continuations]
         groups: dict[str, list[int]] = defaultdict(list)
-        for pair, prompt in enumerate(prompts):
-            groups[prompt].append(pair)
-        found: dict[int, NDArray[np.float32]] = {}
-        for prompt, pairs in groups.items():
-            prefix = self._read(self._prompt_tokens(prompt), keep=uses[prompt] > 1)
-            rows = [self._text.tokens(continuations[pair]) for pair in pairs]
-            scored = self._score(prefix, rows)
-            found.update(zip(pairs, scored, strict=True))
-        return [found[pair] for pair in range(len(continuations))]
+        for pair, (prompt, row) in enumerate(zip(prompts, rows, strict=True)):
+            if row:
+                groups[prompt].append(pair)
+        jobs = [
+            self._scoring(prompt, [rows[pair] for pair in pairs])
+            for prompt, pairs in groups.items()
+        ]
+        self._run(jobs)
+        found = [np.empty(0, np.float32)] * len(rows)
+        for job, pairs in zip(jobs, groups.values(), strict=True):
+            for pair, scores in zip(pairs, job.scored, strict=True):
+                found[pair] = scores
+        return found
 
-    def _prompt_tokens(self, prompt: str) -> tuple[int, ...]:
-        tokens = tuple(self._text.tokens(prompt)) or (self._start,)
-        if len(tokens) >= self._context_tokens:
-            raise TurnError(
-                f"model {self._name!r}: the prompt has {len(tokens)} tokens, the "
-                f"context window {self._context_tokens}; shorten the prompt"
-            )
-        return tokens
+    def close(self) -> None:
+        """Fail what is being written, and end the engine's thread."""
+        self._engine.close()
 
-    def _read(self, tokens: tuple[int, ...], *, keep: bool) -> Prefix:
-        prefix = self._prefixes.find(tokens)
-        if prefix is None:
-            cache = DynamicCache(config=self._model.config)
-            ids = torch.tensor([tokens], device=self._device)
-            logits = self._forward(ids, cache, logits_to_keep=1)[:, -1]
-            prefix = Prefix(tokens=tokens, cache=cache, logits=logits)
-            if keep:
-                self._prefixes.keep(prefix)
-        return prefix
+    def _run(self, jobs: Sequence[Job]) -> None:
+        """Have the engine do the jobs; raise what the first one that failed raised."""
+        for job in jobs:
+            self._engine.submit(job)
+        waiting = [job.result for job in jobs]
+        while wait(waiting, timeout=LOOK_S).not_done:
+            self._engine.look_after()
+        for result in waiting:
+            result.result()
 
-    def _forward(self, ids: Tensor, cache: Cache, **options: Any) -> Tensor:
-        output = self._model(ids, past_key_values=cache, use_cache=True, **options)
-        logits: Tensor = output.logits.float()
-        return logits
-
-    def _siblings(self, request: GenerationRequest, prefix: Prefix) -> Siblings:
-        room = self._context_tokens - len(prefix.tokens)
-        return Siblings(
+    def _writing(self, request: GenerationRequest) -> Writing:
+        begun = request.begun.tokens if request.begun else ()
+        name = f"turn {request.turn.id!r}"
+        prompt = (*self._prompt_tokens(request.turn.prompt), *begun)
+        self._check_context(name, len(prompt), 1)
+        limit = min(request.max_new_tokens, self.context_tokens - len(prompt))
+        siblings = Siblings(
             request.candidates,
+            begun=begun,
             end_tokens=self._end_tokens,
-            limit=min(request.max_new_tokens, room),
+            limit=limit,
             padding=self._padding,
-            device=self._device,
+            device=self._network.device,
+        )
+        return Writing(
+            name=name,
+            prompt=Prompt(prompt, anew=1),
+            shape=self._network.shape,
+            need=len(prompt) + request.candidates * limit,
+            background=request.background,
+            cancelled=request.cancelled,
+            request=request,
+            siblings=siblings,
+            padding=self._padding,
+            limit=limit,
+            new_rows=self._network.rows,
+            watch=_Watch(self._text, request) if _is_watched(request) else _unwatched,
         )
 
-    def _generator(self, request: GenerationRequest) -> torch.Generator:
-        generator = torch.Generator(self._device)
-        return generator.manual_seed(request.turn.seed % 2**63)
-
-    def _out_of_time(self, request: GenerationRequest) -> bool:
-        return request.deadline is not None and self._clock() >= request.deadline
-
-    def _step(self, siblings: Siblings, cache: Cache, logits: Tensor) -> Tensor:
-        """Read the last token of the live rows; the others keep their old logits."""
-        rows, tokens = siblings.next_batch()
-        if rows is not None:
-            reorder(cache, rows, self._device)
-        read = self._forward(tokens, cache)[:, -1]
-        if len(read) == len(siblings.rows):
-            return read
-        return logits.index_copy(
-            0, torch.tensor(siblings.live, device=self._device), read
+    def _scoring(self, prompt: str, rows: Sequence[list[int]]) -> Scoring:
+        name = "scoring"
+        *before, last = self._prompt_tokens(prompt)
+        longest = max(map(len, rows))
+        self._check_context(name, len(before) + 1, longest)
+        # No more rows at once than their logits, and their memory, allow.
+        by_logits = SCORED_LOGITS // (self._network.vocabulary * longest)
+        by_memory = (self._limits.tokens - len(before)) // longest
+        most_rows = max(1, min(len(rows), by_logits, by_memory))
+        return Scoring(
+            name=name,
+            prompt=Prompt(before, anew=0),
+            shape=self._network.shape,
+            need=len(before) + most_rows * longest,
+            background=False,
+            last=last,
+            continuations=rows,
+            padding=self._padding,
+            most_rows=most_rows,
         )
 
-    def _end_at_stop_strings(self, siblings: Siblings, stop: Sequence[str]) -> None:
-        if not stop:
-            return
-        for row in siblings.rows:
-            if row.finish != "stop" and self._text.stopped(row.tokens, stop):
-                row.finish = "stop"
+    def _prompt_tokens(self, prompt: str) -> list[int]:
+        return self._text.tokens(prompt) or [self._start]
 
-    def _candidate(self, row: Row, stop: Sequence[str]) -> Candidate:
+    def _check_context(self, name: str, prompt: int, more: int) -> None:
+        if prompt + more > self.context_tokens:
+            raise TurnError(
+                f"{name}: model {self._name!r} reads {self.context_tokens} tokens, the "
+                f"prompt has {prompt}, and {more} are to follow; shorten the prompt"
+            )
+
+    def _candidate(self, request: GenerationRequest, row: Row) -> Candidate:
+        begun = request.begun
+        tokens = (*(begun.tokens if begun else ()), *row.tokens)
         return Candidate(
-            text=self._text.text(row.tokens, stop),
-            tokens=tuple(row.tokens),
-            log_probs=tuple(row.log_probs),
+            text=self._text.text(tokens, request.stop),
+            tokens=tokens,
+            log_probs=(*(begun.log_probs if begun else ()), *row.log_probs),
             finish=row.finish or "length",
         )
 
-    def _score(
-        self, prefix: Prefix, rows: Sequence[list[int]]
-    ) -> list[NDArray[np.float32]]:
-        longest = max(map(len, rows))
-        if len(prefix.tokens) + longest > self._context_tokens:
-            raise TurnError(
-                f"model {self._name!r}: a prompt of {len(prefix.tokens)} tokens and a "
-                f"continuation of {longest} do not fit the context window of "
-                f"{self._context_tokens}; shorten one of them"
-            )
-        scored: list[NDArray[np.float32]] = []
-        for batch in self._batches(rows, longest):
-            scored.extend(self._score_batch(prefix, batch))
-        return scored
 
-    def _batches(
-        self, rows: Sequence[list[int]], longest: int
-    ) -> Iterator[Sequence[list[int]]]:
-        vocabulary = self._model.config.get_text_config().vocab_size
-        size = max(1, SCORED_LOGITS // (vocabulary * max(1, longest)))
-        for start in range(0, len(rows), size):
-            yield rows[start : start + size]
+class _Watch:
+    """Reads what the siblings write: ends rows, and tells how their texts grow."""
 
-    def _score_batch(
-        self, prefix: Prefix, rows: Sequence[list[int]]
-    ) -> list[NDArray[np.float32]]:
-        longest = max(map(len, rows))
-        if longest == 0:
-            return [np.empty(0, np.float32) for _ in rows]
-        # Padding is on the right, where a causal model cannot see it.
-        padded = [row + [self._padding] * (longest - len(row)) for row in rows]
-        ids = torch.tensor(padded, device=self._device)
-        logits = prefix.logits.expand(len(rows), 1, -1)
-        if longest > 1:
-            read = self._forward(ids[:, :-1], prefix.fork(len(rows)))
-            logits = torch.cat([logits, read], dim=1)
-        chosen = logits.gather(2, ids.unsqueeze(2)).squeeze(2)
-        log_probs = (chosen - logits.logsumexp(dim=2)).cpu().numpy()
-        return [
-            scores[: len(row)].copy()
-            for scores, row in zip(log_probs, rows, strict=True)
-        ]
+    def __init__(self, text: Text, request: GenerationRequest) -> None:
+        self._request = request
+        begun = request.begun
+        first = text.growing(begun.text if begun else "", begun.tokens if begun else ())
+        self._texts = [first.copy() for _ in range(request.candidates)]
+
+    def __call__(self, siblings: Siblings, parents: Sequence[int] | None) -> None:
+        if parents is not None:
+            self._texts = [self._texts[parent].copy() for parent in parents]
+        for number, (row, text) in enumerate(
+            zip(siblings.rows, self._texts, strict=True)
+        ):
+            # A row that had ended before has not got anything new.
+            if len(row.tokens) > text.length and text.add(row.tokens[-1]):
+                self._look(number, row, text)
+
+    def _look(self, number: int, row: Row, text: Growing) -> None:
+        request = self._request
+        shown = settled(text.text, request.stop)
+        if any(stop in text.text for stop in request.stop):
+            row.finish = "stop"
+        elif request.until is not None and request.until(shown):
+            # An end token, drawn at the same moment, says more than the block's end.
+            row.finish = "stop" if row.finish == "stop" else "block"
+        if request.on_text is not None:
+            request.on_text(number, shown)
 
 
-def _check_cancelled(request: GenerationRequest) -> None:
-    if request.cancelled is not None and request.cancelled.is_set():
-        raise TurnCancelled(f"turn {request.turn.id!r}: stopped on request")
+def _is_watched(request: GenerationRequest) -> bool:
+    return bool(request.stop or request.until or request.on_text)
 
 
-def _device(device: Device) -> torch.device:
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ModelError(
-            "generation.device: 'cuda', but torch finds no GPU; "
-            "set it to 'auto' or 'cpu', or install torch for your GPU"
-        )
-    return torch.device(device)
+def _unwatched(siblings: Siblings, parents: Sequence[int] | None) -> None:
+    """Nobody wants to know."""
 
 
-def _load_model(folder: Path, device: torch.device) -> Any:
-    transformers_logging.disable_progress_bar()
-    try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=torch.float32 if device.type == "cpu" else torch.bfloat16,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(
-            f"model folder {str(folder)!r}: cannot be loaded ({error}); "
-            "fetch it again or name another model"
-        ) from error
-    if report["missing_keys"] or report["mismatched_keys"]:
-        # transformers would fill the gaps with random numbers and only warn.
-        missing = sorted(
-            map(str, [*report["missing_keys"], *report["mismatched_keys"]])
-        )
-        raise ModelError(
-            f"model folder {str(folder)!r}: the weights lack {missing[0]!r} and "
-            f"{len(missing) - 1} more; fetch it again or name another model"
-        )
-    model = model.to(device).eval()
-    if device.type == "cpu":
-        pack_linear_layers(model)
-    return model
+def _tell_times(request: GenerationRequest, job: Writing) -> None:
+    tell: Callable[[str, float], None] | None = request.on_ms
+    if tell is None or job.first_token is None:
+        return
+    tell("wait", 1000 * (job.begun - job.submitted))
+    tell("read", 1000 * (job.first_token - job.begun))
+    tell("write", 1000 * (job.ended - job.first_token))
 
 
 def _load_tokenizer(folder: Path) -> Any:
@@ -307,18 +272,7 @@ def _load_tokenizer(folder: Path) -> Any:
         ) from error
 
 
-def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
-    """All tokens that end the assistant's part; models often name several."""
-    configured = model.generation_config.eos_token_id
-    if configured is None:
-        configured = tokenizer.eos_token_id
-    if configured is None:
-        return frozenset()
-    return frozenset([configured] if isinstance(configured, int) else configured)
-
-
-def _start_and_padding(tokenizer: Any, end_tokens: frozenset[int]) -> tuple[int, int]:
-    """A token to begin an empty prompt with, and one for the place of ended rows."""
-    end = min(end_tokens, default=0)
-    start = tokenizer.bos_token_id
-    return (end if start is None else start), end
+def _end_tokens(network: Network, tokenizer: Any) -> frozenset[int]:
+    if network.end_tokens or tokenizer.eos_token_id is None:
+        return network.end_tokens
+    return frozenset([tokenizer.eos_token_id])

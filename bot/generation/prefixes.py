@@ -1,70 +1,173 @@
 """
-Prefixes: what the model keeps of a prompt it has read, so that it reads it once.
+Prefixes: a radix index over token ids that keeps keys and values for the next prompt.
 
-Knows nothing about text. A prefix is found again by exactly its tokens, never by a
-part of them: only then is the arithmetic the same to the last bit, and the same
-request gives the same candidates whatever was asked before.
+What is common to all conversations (persona and rules) and a conversation's history
+are found again by their tokens, however long the common part is. Bounded by tokens,
+least recently used out; what a running set stands on is never let go. Knows nothing
+about text, nor how keys and values come about.
+
+Keys and values found here were computed in another batch than a fresh reading would
+be: results agree to rounding, not to the last bit.
 """
 
 from __future__ import annotations
 
-import copy
-from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import count
 
-import torch
-
-if TYPE_CHECKING:
-    from torch import Tensor
-    from transformers import Cache
+from bot.generation.kv import Segment
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Prefix:
+@dataclass(slots=True, eq=False)
+class Node:
     """
-    A prompt that was read: its keys and values (batch of one), and the logits
-    [1, vocab] of the token that follows it. Shared, so fork it before use.
+    A run of tokens behind its parent's, with their keys and values. `users` counts the
+    running sets that stand on it or on a node below.
     """
 
     tokens: tuple[int, ...]
-    cache: Cache
-    logits: Tensor
-
-    def fork(self, rows: int) -> Cache:
-        """Return a cache of its own with `rows` copies of the prompt."""
-        cache = copy.deepcopy(self.cache)
-        if rows > 1:
-            reorder(cache, [0] * rows, self.logits.device)
-        return cache
+    segment: Segment
+    parent: Node | None
+    children: dict[int, Node] = field(default_factory=dict)
+    users: int = 0
+    used: int = 0
 
 
-def reorder(cache: Cache, rows: Sequence[int], device: torch.device) -> None:
-    """
-    Make the cache's rows those named, in that order, some twice, others dropped.
-    `reorder_cache` is the one such method that every kind of layer has.
-    """
-    cache.reorder_cache(torch.tensor(rows, device=device))
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Match:
+    """The longest known beginning of a prompt; `node` is where it ends."""
+
+    node: Node | None = None
+    segments: Sequence[Segment] = ()
+    length: int = 0
 
 
 class Prefixes:
-    """The last few prefixes, least recently used out, the newest always in."""
+    """The index. `tokens` counts all that it keeps."""
 
-    def __init__(self, capacity_tokens: int) -> None:
-        self._capacity_tokens = capacity_tokens
-        self._kept: OrderedDict[tuple[int, ...], Prefix] = OrderedDict()
+    def __init__(self) -> None:
+        self._first: dict[int, Node] = {}
+        self._clock = count(1)
+        self.tokens = 0
 
-    def find(self, tokens: tuple[int, ...]) -> Prefix | None:
-        prefix = self._kept.get(tokens)
-        if prefix is not None:
-            self._kept.move_to_end(tokens)
-        return prefix
+    def match(self, tokens: Sequence[int]) -> Match:
+        """Return what is known of the beginning, and hold it until `release`."""
+        node, segments, length = None, list[Segment](), 0
+        for node, same in self._walk(tokens):
+            segments.append(node.segment[..., :same, :])
+            length += same
+        self._use(node)
+        for each in _upwards(node):
+            each.users += 1
+        return Match(node=node, segments=segments, length=length)
 
-    def keep(self, prefix: Prefix) -> None:
-        self._kept[prefix.tokens] = prefix
-        while len(self._kept) > 1 and self._tokens() > self._capacity_tokens:
-            self._kept.popitem(last=False)
+    def known(self, tokens: Sequence[int]) -> int:
+        """Return how many tokens `match` would find, and change nothing."""
+        return sum(same for _, same in self._walk(tokens))
 
-    def _tokens(self) -> int:
-        return sum(len(tokens) for tokens in self._kept)
+    def release(self, match: Match) -> None:
+        for each in _upwards(match.node):
+            each.users -= 1
+
+    def keep(
+        self, tokens: Sequence[int], start: int, segment: Segment, *, soon: bool = True
+    ) -> int:
+        """
+        Keep the keys and values of `tokens[start:]`, which are `segment`'s, and return
+        how many of them were new. The tokens before must be known. What is not `soon`
+        to be used again is the first to go.
+        """
+        node, at = None, 0
+        for child, same in list(self._walk(tokens)):
+            node = child if same == len(child.tokens) else self._split(child, same)
+            at += same
+        if soon:
+            self._use(node)
+        if at == len(tokens):
+            return 0
+        if at < start:
+            raise ValueError(f"tokens {at} to {start} are not known")
+        # What is part of more becomes a copy, so that the rest can be freed.
+        new = segment[..., at - start :, :].contiguous()
+        kept = Node(tokens=tuple(tokens[at:]), segment=new, parent=node)
+        self._below(node)[tokens[at]] = kept
+        if soon:
+            self._use(kept)
+        self.tokens += len(kept.tokens)
+        return len(kept.tokens)
+
+    def make_room(self, most: int) -> None:
+        """Let go of the least recently used until at most so many tokens are kept."""
+        while self.tokens > most:
+            free = [node for node in self._nodes() if _is_free(node)]
+            if not free:
+                return
+            self._drop(min(free, key=lambda node: node.used))
+
+    def _walk(self, tokens: Sequence[int]) -> Iterator[tuple[Node, int]]:
+        """Go down as far as `tokens` lead; with each node, how many of its tokens."""
+        below, at = self._first, 0
+        while at < len(tokens) and (node := below.get(tokens[at])):
+            same = _common(node.tokens, tokens, at)
+            yield node, same
+            if same < len(node.tokens):
+                return
+            below, at = node.children, at + same
+
+    def _below(self, node: Node | None) -> dict[int, Node]:
+        return self._first if node is None else node.children
+
+    def _use(self, node: Node | None) -> None:
+        now = next(self._clock)
+        for each in _upwards(node):
+            each.used = now
+
+    def _split(self, lower: Node, at: int) -> Node:
+        """
+        Put a new node over `lower` that takes its first tokens, and return it. Sets
+        know the node their prefix ends in, which stays the lower one.
+        """
+        upper = Node(
+            tokens=lower.tokens[:at],
+            segment=lower.segment[..., :at, :].clone(),
+            parent=lower.parent,
+            children={lower.tokens[at]: lower},
+            users=lower.users,
+            used=lower.used,
+        )
+        self._below(lower.parent)[upper.tokens[0]] = upper
+        lower.parent = upper
+        lower.tokens = lower.tokens[at:]
+        lower.segment = lower.segment[..., at:, :].clone()
+        return upper
+
+    def _drop(self, node: Node) -> None:
+        del self._below(node.parent)[node.tokens[0]]
+        self.tokens -= len(node.tokens)
+
+    def _nodes(self) -> Iterator[Node]:
+        remaining = list(self._first.values())
+        while remaining:
+            node = remaining.pop()
+            yield node
+            remaining.extend(node.children.values())
+
+
+def _is_free(node: Node) -> bool:
+    return not node.children and not node.users
+
+
+def _upwards(node: Node | None) -> Iterator[Node]:
+    each = node
+    while each is not None:
+        yield each
+        each = each.parent
+
+
+def _common(run: Sequence[int], tokens: Sequence[int], at: int) -> int:
+    """Return how many tokens of `run` stand in `tokens` from `at` on."""
+    length = min(len(run), len(tokens) - at)
+    return next(
+        (place for place in range(length) if run[place] != tokens[at + place]), length
+    )

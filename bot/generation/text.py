@@ -8,11 +8,13 @@ control token, such as `<|im_end|>`, is broken apart before the template is appl
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from jinja2.exceptions import TemplateError
+from tokenizers.decoders import DecodeStream
 
 from bot.interfaces import ChatMessage
 
@@ -48,9 +50,10 @@ class Text:
         text = text[: min(ends)] if ends else text.rstrip("\N{REPLACEMENT CHARACTER}")
         return text.strip()
 
-    def stopped(self, tokens: Sequence[int], stop: Sequence[str]) -> bool:
-        text = self.raw(tokens)
-        return any(each in text for each in stop)
+    def growing(self, begun: str, tokens: Sequence[int]) -> Growing:
+        """Return a text that goes on from `begun`, which `tokens` spell."""
+        stream = DecodeStream(ids=list(tokens), skip_special_tokens=True)
+        return Growing(self._tokenizer.backend_tokenizer, stream, begun)
 
     def raw(self, tokens: Sequence[int]) -> str:
         text: str = self._tokenizer.decode(tokens, skip_special_tokens=True)
@@ -104,6 +107,52 @@ class Text:
             add_generation_prompt=True,
         )
         return rendered
+
+
+class Growing:
+    """
+    A text that tokens are added to. A character of which only some bytes have come is
+    held back, and so are control tokens.
+    """
+
+    def __init__(self, tokenizer: Any, stream: DecodeStream, begun: str) -> None:
+        self._tokenizer = tokenizer
+        self._stream = stream
+        self.text = begun
+        self.length = 0
+
+    def add(self, token: int) -> bool:
+        """Add a token; return whether the text has grown by it."""
+        more = self._stream.step(self._tokenizer, token)
+        self.length += 1
+        self.text += more or ""
+        return bool(more)
+
+    def copy(self) -> Growing:
+        """Return another that goes its own way from here."""
+        twin = Growing(self._tokenizer, copy.copy(self._stream), self.text)
+        twin.length = self.length
+        return twin
+
+
+def settled(text: str, stop: Sequence[str]) -> str:
+    """
+    Return what of a growing text can be shown: up to the first of `stop`, and without
+    an end that one of them might begin with.
+    """
+    ends = [text.find(each) for each in stop if each in text]
+    if ends:
+        return text[: min(ends)]
+    held = max(
+        (
+            size
+            for each in stop
+            for size in range(1, len(each))
+            if text.endswith(each[:size])
+        ),
+        default=0,
+    )
+    return text[: len(text) - held]
 
 
 def _control_tokens(tokenizer: Any) -> frozenset[int]:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from bot import hookimpl
-from bot.interfaces import LogitsProcessor
+from bot.interfaces import LogitsProcessor, Truncation
 from bot.model import Turn
 
 
@@ -41,6 +41,10 @@ class MinP:
     @hookimpl
     def logits_processors(self) -> list[LogitsProcessor]:
         return [self]
+
+    @property
+    def truncation(self) -> Truncation:
+        return Truncation(min_p=self._settings.minimum)
 
     def begin(self, turn: Turn, siblings: int) -> MinPStep:
         return MinPStep(minimum=self._settings.minimum)

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from bot import hookimpl
-from bot.interfaces import Draw, Sampler
+from bot.interfaces import Draw, Sampler, Truncation
 from bot.model import Turn
 
 
@@ -51,6 +51,13 @@ class Multinomial:
     def greedy(self) -> bool:
         """Whether only the argmax counts, so that the engine can skip what keeps it."""
         return self._settings.temperature == 0
+
+    @property
+    def truncation(self) -> Truncation:
+        settings = self._settings
+        return Truncation(
+            temperature=settings.temperature, top_k=settings.top_k, top_p=settings.top_p
+        )
 
     def begin(
         self, turn: Turn, siblings: int, generator: torch.Generator

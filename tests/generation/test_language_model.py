@@ -6,7 +6,6 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +25,7 @@ from bot.interfaces import (
     Sampler,
 )
 from bot.model import Turn
+from bot.testing.contracts import LanguageModelContract
 from bot.testing.makers import a_turn
 
 if TYPE_CHECKING:
@@ -147,6 +147,18 @@ def tiny_alphabet() -> dict[int, int]:
 END = 2
 
 
+@pytest.fixture(scope="module")
+def shipped(model_folders: ModelFolders) -> TransformersModel:
+    return TransformersModel(model_folders.generator, "smollm2", "cpu", threads=1)
+
+
+@pytest.mark.model
+class TestTheModelKeepsTheContract(LanguageModelContract):
+    @pytest.fixture
+    def subject(self, shipped: TransformersModel) -> TransformersModel:
+        return shipped
+
+
 # Greedy: the same tokens as transformers
 
 
@@ -164,9 +176,9 @@ def test_greedy_candidates_are_those_of_transformers(
 
 @pytest.mark.model
 def test_greedy_text_of_the_shipped_model_is_that_of_transformers(
-    model_folders: ModelFolders,
+    shipped: TransformersModel, model_folders: ModelFolders
 ) -> None:
-    model = TransformersModel(model_folders.generator, "smollm2", "cpu", threads=1)
+    model = shipped
     prompt = model.render(
         [
             ChatMessage(role="system", content="You answer in one sentence."),
@@ -185,9 +197,9 @@ def test_greedy_text_of_the_shipped_model_is_that_of_transformers(
 
 @pytest.mark.model
 def test_the_shipped_model_stops_by_itself_and_scores_what_it_wrote(
-    model_folders: ModelFolders,
+    shipped: TransformersModel,
 ) -> None:
-    model = TransformersModel(model_folders.generator, "smollm2", "cpu", threads=1)
+    model = shipped
     question = ChatMessage(role="user", content="What is the capital of France?")
     prompt = model.render([question])
 
@@ -294,17 +306,20 @@ def test_scoring_under_the_prompt_just_answered_reads_no_prompt_again(
     tiny: TransformersModel,
 ) -> None:
     prompt = "a prompt that no other test has"
-    lengths: list[int] = []
-    tiny._model.register_forward_pre_hook(
-        lambda _, given: lengths.append(given[0].shape[1])
+    read: list[int] = []
+    hook = tiny._network._model.register_forward_pre_hook(
+        lambda _, args, given: read.append(given["input_ids"].shape[1]),
+        with_kwargs=True,
     )
     tiny.generate(a_request(prompt, 2))
-    read_by_generate = lengths.count(len(prompt))
+    read_by_generate = read.count(len(prompt))
 
     tiny.log_probs([prompt] * 3, ["one", "two", "three"])
 
+    hook.remove()
     assert read_by_generate == 1
-    assert lengths.count(len(prompt)) == 1
+    assert read.count(len(prompt)) == 1
+    assert sum(read[-1:]) == 3 * len("three")
 
 
 # Sampling
@@ -603,16 +618,20 @@ def test_the_end_token_is_kept_in_the_tokens_and_not_in_the_text(
 def test_a_set_ends_at_its_deadline_with_what_it_has(
     tiny_folder: Callable[[str], Path],
 ) -> None:
-    clock = count(0.0)
-    model = TransformersModel(
-        tiny_folder("llama"), "tiny", "cpu", 1, clock=lambda: float(next(clock))
-    )
+    model = TransformersModel(tiny_folder("llama"), "tiny", "cpu", threads=1)
+    steps: list[float] = []
+    model._engine._clock = lambda: float(len(steps))
+
+    def count_steps(drawn: Tensor, logits: Tensor) -> Tensor:
+        steps.append(drawn.shape[1])
+        return logits
 
     rows = model.generate(
         a_request(
             candidates=2,
             sampler=Scripted([Draw(tokens=tokens(70, END))] * 9),
-            deadline=3.0,
+            processors=[Changing(count_steps)],
+            timeout_s=3,
         )
     )
 
@@ -672,9 +691,9 @@ def test_a_prompt_beyond_the_context_window_is_this_turns_error(
 ) -> None:
     prompt = "x" * tiny.context_tokens
 
-    with pytest.raises(TurnError, match=r"256 tokens, the context window 256; shorten"):
+    with pytest.raises(TurnError, match="prompt has 256, and 1 are to follow"):
         tiny.generate(a_request(prompt))
-    with pytest.raises(TurnError, match="continuation of 200 do not fit"):
+    with pytest.raises(TurnError, match="has 100, and 200 are to follow; shorten"):
         tiny.log_probs(["y" * 100], ["z" * 200])
 
 

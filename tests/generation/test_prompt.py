@@ -41,6 +41,9 @@ class Words:
     def log_probs(self, prompts: Any, continuations: Any) -> Any:
         raise NotImplementedError
 
+    def close(self) -> None:
+        raise NotImplementedError
+
 
 def rendered(
     turn: Turn,
@@ -210,5 +213,5 @@ def neutral(event: Event) -> Event:
 
 
 def control_tokens(model: TransformersModel, prompt: str) -> list[int]:
-    special = model._tokenizer.all_special_ids
+    special = model._text._tokenizer.all_special_ids
     return [token for token in model._text.tokens(prompt) if token in special]
