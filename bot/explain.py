@@ -64,15 +64,16 @@ def everything(record: Record) -> dict[str, Any]:
 
 def text(record: Record) -> str:
     """Return the turn's story as Markdown."""
+    candidates = _without_repeats(record.candidates)
     parts = [
         f"# Turn {record.turn.id}: {record.outcome}",
         f"**Question** {record.turn.question}",
         f"**Reply** {record.reply.text}",
         f"**Why** {record.why}",
         _passages(record.turn.passages),
-        _candidates(record.candidates, record.chosen),
-        _contributions(record.candidates),
-        _dropped(record.candidates),
+        _candidates(candidates, record.chosen),
+        _contributions(candidates),
+        _dropped(candidates),
         _orders(record),
         _list("Problems", record.problems),
         _timing(record),
@@ -114,10 +115,25 @@ def _passages(passages: Sequence[Passage]) -> str:
     return _table("Retrieved", ["score", "parts", "source", "text"], rows)
 
 
+def _without_repeats(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return the candidates of later blocks without what was settled before them."""
+    settled = {one.block: one.text for one in candidates if one.settled}
+    return [
+        replace(one, text=_going_on(one.text, settled[one.block - 1]))
+        if one.block - 1 in settled
+        else one
+        for one in candidates
+    ]
+
+
+def _going_on(text: str, settled: str) -> str:
+    return f"… {text[len(settled) :].lstrip() or '(ends here)'}"
+
+
 def _candidates(candidates: Sequence[Candidate], chosen: int | None) -> str:
     rows = [
         [
-            "sent" if position == chosen else str(candidate.rank),
+            _place(candidate, sent=position == chosen),
             _number(candidate.total),
             candidate.origin,
             str(len(candidate.tokens)),
@@ -132,12 +148,15 @@ def _candidates(candidates: Sequence[Candidate], chosen: int | None) -> str:
 def _contributions(candidates: Sequence[Candidate]) -> str:
     """One row per candidate: each scorer's number, and what it added to the total."""
     kept = [candidate for candidate in candidates if candidate.scores]
-    names = list(kept[0].scores) if kept else []
+    # A scorer may have failed in one block and not in the next.
+    names = list(dict.fromkeys(name for one in kept for name in one.scores))
     rows = [
         [
-            str(candidate.rank),
+            _place(candidate),
             *(
                 f"{candidate.scores[name]:.3f} ({candidate.contributions[name]:+.2f})"
+                if name in candidate.scores
+                else ""
                 for name in names
             ),
         ]
@@ -148,11 +167,21 @@ def _contributions(candidates: Sequence[Candidate]) -> str:
 
 def _dropped(candidates: Sequence[Candidate]) -> str:
     rows = [
-        [candidate.dropped, _short(candidate.text)]
+        [f"{_block(candidate)}{candidate.dropped}", _short(candidate.text)]
         for candidate in candidates
         if candidate.dropped is not None
     ]
     return _table("Dropped", ["why", "text"], rows)
+
+
+def _place(candidate: Candidate, *, sent: bool = False) -> str:
+    """Say where a candidate came to stand: `3`, `sent`, `block 2: 1, settled`."""
+    place = f"{candidate.rank}, settled" if candidate.settled else str(candidate.rank)
+    return f"{_block(candidate)}{'sent' if sent else place}"
+
+
+def _block(candidate: Candidate) -> str:
+    return f"block {candidate.block}: " if candidate.block else ""
 
 
 def _orders(record: Record) -> str:

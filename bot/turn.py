@@ -19,9 +19,10 @@ from functools import partial
 from typing import Protocol
 
 from bot import metrics
+from bot.blocks import in_blocks
 from bot.config import Config, RepliesConfig
 from bot.errors import KnowledgeError, PluginError, TurnCancelled
-from bot.inference import InferenceThread, Overdue, Questions
+from bot.inference import InferenceThread, Questions, apart
 from bot.interfaces import (
     Embedder,
     GenerationRequest,
@@ -45,9 +46,6 @@ from bot.plugin_manager import Plugins
 from bot.ranking import Ranked, Ranking, TurnTools
 
 logger = logging.getLogger(__name__)
-
-# What the thread may take beyond the generator's own deadline before it is given up.
-GRACE_S = 5.0
 
 
 class Prompter(Protocol):
@@ -74,6 +72,7 @@ class _Progress:
     """What is known when a turn ends early."""
 
     turn: Turn
+    began: float = field(default_factory=time.perf_counter)
     ms: dict[str, float] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
@@ -83,27 +82,42 @@ class _Progress:
         try:
             yield
         finally:
-            spent = 1000 * (time.perf_counter() - began)
-            self.ms[name] = self.ms.get(name, 0.0) + spent
+            self.add(name, 1000 * (time.perf_counter() - began))
+
+    def add(self, name: str, ms: float) -> None:
+        self.ms[name] = self.ms.get(name, 0.0) + ms
+
+    def reached(self, name: str) -> None:
+        """Time the way here from the beginning of the turn, once."""
+        self.ms.setdefault(name, 1000 * (time.perf_counter() - self.began))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answerer:
-    """Answers turns; `pipeline` gives each address the pipeline of its channel."""
+    """
+    Answers turns; `pipeline` gives each address the pipeline of its channel. A turn in
+    the `background`, such as an evaluation's, lets customers' go first.
+    """
 
     config: Config
     pipeline: Callable[[Address], Pipeline]
     model: LanguageModel
     embedder: Embedder
     inference: InferenceThread
+    background: bool = False
 
-    async def answer(self, turn: Turn, cancelled: threading.Event) -> Record:
-        """Return the turn's record. Raises nothing but asyncio's cancellation."""
+    async def answer(
+        self, turn: Turn, cancelled: threading.Event, show: Callable[[str], None]
+    ) -> Record:
+        """
+        Return the turn's record. `show` is told the reply as far as it is settled. It
+        raises nothing but asyncio's cancellation.
+        """
         pipeline = self.pipeline(turn.message.address)
         progress = _Progress(turn=turn)
         with progress.stage("total"):
             try:
-                record = await self._answered(pipeline, progress, cancelled)
+                record = await self._answered(pipeline, progress, cancelled, show)
             except TurnCancelled:
                 record = self._ended(progress, "cancelled", "the customer stopped it")
             # Strangers' code and the machine itself can fail in any way; the customer
@@ -127,7 +141,11 @@ class Answerer:
         return Questions(self.inference, self.config.ranking.plugin_timeout_s)
 
     async def _answered(
-        self, pipeline: Pipeline, progress: _Progress, cancelled: threading.Event
+        self,
+        pipeline: Pipeline,
+        progress: _Progress,
+        cancelled: threading.Event,
+        show: Callable[[str], None],
     ) -> Record:
         await pipeline.plugins.turn_started(progress.turn)
         direct = await pipeline.plugins.answer_directly(progress.turn)
@@ -139,10 +157,11 @@ class Answerer:
         if irrelevant is not None:
             return self._declined(progress, irrelevant)
         with progress.stage("generate"):
-            written = await self._generate(pipeline, progress, cancelled)
-        with progress.stage("rank"):
-            tools = TurnTools(self.embedder, self.model)
-            ranked = await pipeline.ranking.rank(progress.turn, written, tools)
+            request = await self._request(pipeline, progress, cancelled)
+        if self.config.generation.mode == "blocks":
+            ranked = await self._in_blocks(pipeline, progress, request, show)
+        else:
+            ranked = await self._at_once(pipeline, progress, request)
         progress.problems += ranked.problems
         if cancelled.is_set():
             raise TurnCancelled("stopped while its candidates were ranked")
@@ -184,37 +203,76 @@ class Answerer:
             partial(pipeline.prompter.render, progress.turn, said)
         )
 
-    async def _generate(
+    async def _at_once(
+        self, pipeline: Pipeline, progress: _Progress, request: GenerationRequest
+    ) -> Ranked:
+        """Write whole replies and rank them."""
+        with progress.stage("generate"):
+            written = await self._generate(progress, request)
+        with progress.stage("rank"):
+            tools = TurnTools(self.embedder, self.model)
+            return await pipeline.ranking.rank(progress.turn, written, tools)
+
+    async def _in_blocks(
+        self,
+        pipeline: Pipeline,
+        progress: _Progress,
+        request: GenerationRequest,
+        show: Callable[[str], None],
+    ) -> Ranked:
+        """Write and rank one block after the other."""
+        tools = TurnTools(self.embedder, self.model)
+
+        async def write(block: GenerationRequest) -> list[Candidate]:
+            with progress.stage("generate"):
+                return await self._generate(progress, block)
+
+        async def rank(written: Sequence[Candidate], *, first: bool) -> Ranked:
+            ranking = pipeline.ranking
+            if not first:  # what a writer has is whole, and goes on from nothing
+                ranking = replace(ranking, writers=())
+            with progress.stage("rank"):
+                return await ranking.rank(progress.turn, written, tools)
+
+        def shown(text: str) -> None:
+            progress.reached("first_block")
+            show(text)
+
+        ranked = await in_blocks(request, write=write, rank=rank, show=shown)
+        if ranked.chosen is not None:
+            progress.reached("first_block")  # it may be the whole reply
+        return ranked
+
+    async def _request(
         self, pipeline: Pipeline, progress: _Progress, cancelled: threading.Event
-    ) -> list[Candidate]:
-        """
-        Return the model's candidates; none when a plugin of the generation failed,
-        because the writers' candidates may still answer.
-        """
+    ) -> GenerationRequest:
         progress.turn = await self._render(pipeline, progress)
         settings = self.config.generation
-        request = GenerationRequest(
+        return GenerationRequest(
             turn=progress.turn,
             candidates=settings.candidates,
             max_new_tokens=settings.max_new_tokens,
             sampler=pipeline.sampler,
             logits_processors=pipeline.logits_processors,
             stop=settings.stop,
+            timeout_s=settings.timeout_s,
             cancelled=cancelled,
+            on_ms=lambda stage, ms: progress.add(f"generate_{stage}", ms),
+            background=self.background,
         )
 
-        def generate() -> list[Candidate]:
-            # The clock starts here, on the thread, and not while others are served.
-            deadline = time.monotonic() + settings.timeout_s
-            return self.model.generate(replace(request, deadline=deadline))
-
+    async def _generate(
+        self, progress: _Progress, request: GenerationRequest
+    ) -> list[Candidate]:
+        """
+        Return the model's candidates; none when a plugin of the generation failed,
+        because the writers' candidates may still answer.
+        """
         try:
-            return await self.inference.run(generate, settings.timeout_s + GRACE_S)
+            return await apart(partial(self.model.generate, request))
         except PluginError as error:
             progress.problems.append(str(error))
-        except Overdue as error:
-            progress.problems.append(f"generation: {error}; a plugin may hang in it")
-        return []
+            return []
 
     def _why_irrelevant(self, passages: Sequence[Passage]) -> str | None:
         """

@@ -2,9 +2,10 @@
 Terminal: a conversation with the person at the keyboard.
 
 On a terminal: line editing with history, replies rendered from Markdown with their
-sources as footnotes, Ctrl-C stops the answer. In a pipe each line is a message, each
-reply plain text, and the end of input the end of the conversation. One message is
-answered before the next is read. Knows nothing about how replies come about.
+sources as footnotes and shown while they are written, Ctrl-C stops the answer. In a
+pipe each line is a message, each reply plain text, and the end of input the end of the
+conversation. One message is answered before the next is read. Knows nothing about how
+replies come about.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ from prompt_toolkit.application import run_in_terminal
 from prompt_toolkit.history import FileHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from pydantic import BaseModel, ConfigDict, Field
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
 from rich.markdown import Markdown
+from rich.segment import Segment
 from rich.status import Status
 from rich.text import Text
 
@@ -133,6 +136,11 @@ class Terminal:
         if not text:
             self._over.set()
 
+    async def frame(self, address: Address, text: str) -> None:
+        answered = self._replied.is_set() or not self._waiting
+        if address.key == self._address.key and not answered:
+            self._window.growing(text)
+
     async def _say(self, line: str, accept: Accept) -> None:
         """Hand in one line and wait until it is answered or stopped."""
         for fact in (self._over, self._replied, self._interrupted):
@@ -197,6 +205,7 @@ class _Window(Protocol):
 
     def lines(self) -> AsyncIterator[str]: ...
     def working(self, text: str) -> None: ...
+    def growing(self, text: str) -> None: ...
     async def show(self, reply: Reply) -> None: ...
     @contextmanager
     def interrupts(self, interrupted: Callable[[], None]) -> Iterator[None]:
@@ -211,7 +220,7 @@ class _Screen:
         self._prompt: PromptSession[str] = PromptSession(
             history=_history(history), key_bindings=_keys()
         )
-        self._spinner: Status | None = None
+        self._moving: Status | Live | None = None
 
     async def lines(self) -> AsyncIterator[str]:
         Console().print(WELCOME, style="dim")
@@ -221,15 +230,26 @@ class _Screen:
                 yield await self._prompt.prompt_async("> ")
 
     def working(self, text: str) -> None:
-        if self._spinner is not None:
-            self._spinner.stop()
-            self._spinner = None
+        self._still()
         if text:
-            self._spinner = Console().status(_clean(text))
-            self._spinner.start()
+            self._moving = Console().status(_clean(text))
+            self._moving.start()
+
+    def growing(self, text: str) -> None:
+        """Show what is written so far, in place of what was; `show` takes it away."""
+        if not isinstance(self._moving, Live):
+            self._still()
+            self._moving = Live(console=Console(), auto_refresh=False, transient=True)
+            self._moving.start()
+        self._moving.update(_Growing(text), refresh=True)
+
+    def _still(self) -> None:
+        if self._moving is not None:
+            self._moving.stop()
+            self._moving = None
 
     async def show(self, reply: Reply) -> None:
-        self.working("")
+        self._still()
         # A reply to a message of an earlier session may come while a line is typed.
         await run_in_terminal(lambda: _print_rendered(reply))
 
@@ -249,6 +269,21 @@ class _Screen:
             signal.signal(signal.SIGINT, former)
 
 
+class _Growing:
+    """The end of a text, as far as it fits: what has scrolled away stays there."""
+
+    def __init__(self, text: str) -> None:
+        self._rendered = _rendered(text)
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> RenderResult:
+        lines = console.render_lines(self._rendered, options, pad=False)
+        for line in lines[-max(1, console.height - 1) :]:
+            yield from line
+            yield Segment.line()
+
+
 class _Pipe:
     """Standard input and output that are files, pipes or other programs."""
 
@@ -266,6 +301,9 @@ class _Pipe:
 
     def working(self, text: str) -> None:
         """Whoever reads a pipe wants replies only."""
+
+    def growing(self, text: str) -> None:
+        """Nor can a pipe take back what it was given."""
 
     async def show(self, reply: Reply) -> None:
         lines = [_clean(reply.text)]
@@ -334,11 +372,15 @@ def _keys() -> KeyBindings:
 
 def _print_rendered(reply: Reply) -> None:
     console = Console()
-    # A link's target is shown beside its text, which may come from any document.
-    console.print(Markdown(_clean(reply.text), hyperlinks=False))
+    console.print(_rendered(reply.text))
     for number, source in _footnotes(reply):
         console.print(Text(f"[{number}] {source}", style="dim"))
     console.print()
+
+
+def _rendered(text: str) -> Markdown:
+    # A link's target is shown beside its text, which may come from any document.
+    return Markdown(_clean(text), hyperlinks=False)
 
 
 def _footnotes(reply: Reply) -> list[tuple[int, str]]:

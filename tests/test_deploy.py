@@ -520,10 +520,11 @@ def commands_of_the_scripts() -> set[str]:
 
 
 def as_it_may_be_called(client: Any, command: str) -> list[str]:
-    """Return the command with as many arguments as it needs, all of them our keys."""
+    """Return the command with as many arguments as it needs, all of them ours."""
     (described,) = client.execute_command("COMMAND", "INFO", command).values()
     words = command.split("|")
-    return words + ["chorus:{s0}:key"] * (abs(described["arity"]) - len(words))
+    ours = "chorus:frames:slack" if command == "publish" else "chorus:{s0}:key"
+    return words + [ours] * (abs(described["arity"]) - len(words))
 
 
 @pytest.mark.services
@@ -554,6 +555,7 @@ def test_the_redis_user_of_the_guide_may_do_what_the_scripts_do(
         "XAUTOCLAIM chorus:{s0}:ready:slack g c 1 0",
         "COMMAND",
         "CLUSTER SLOTS",
+        "SUBSCRIBE chorus:frames:slack",
     ],
 )
 def test_the_redis_user_of_the_guide_may_do_what_the_client_does(
@@ -565,7 +567,14 @@ def test_the_redis_user_of_the_guide_may_do_what_the_client_does(
 @pytest.mark.services
 @pytest.mark.parametrize(
     "command",
-    ["FLUSHALL", "KEYS *", "CONFIG GET requirepass", "ACL LIST", "GET another:key"],
+    [
+        "FLUSHALL",
+        "KEYS *",
+        "CONFIG GET requirepass",
+        "ACL LIST",
+        "GET another:key",
+        "SUBSCRIBE another:channel",
+    ],
 )
 def test_the_redis_user_of_the_guide_may_do_nothing_else(
     guarded: Any, command: str

@@ -14,7 +14,8 @@ import pytest
 from bot.config import Config
 from bot.errors import PluginError
 from bot.inference import InferenceThread
-from bot.model import Address, Passage, Record, Selection, Turn
+from bot.interfaces import GenerationRequest
+from bot.model import Address, Candidate, Passage, Record, Selection, Turn
 from bot.plugin_manager import Plugins
 from bot.ranking import Ranking
 from bot.testing.fakes import HashEmbedder, ScriptedLanguageModel
@@ -99,8 +100,12 @@ def an_answerer(
     )
 
 
+def unseen(text: str) -> None:
+    """Nobody watches."""
+
+
 async def answered(answerer: Answerer) -> Record:
-    return await answerer.answer(a_turn(), threading.Event())
+    return await answerer.answer(a_turn(), threading.Event(), unseen)
 
 
 async def test_a_question_is_answered_from_passages_and_cited(
@@ -236,21 +241,34 @@ async def test_a_failing_sampler_is_named_and_nothing_is_made_up(
     assert record.problems == ("plugin 'odd': drew a token of no vocabulary",)
 
 
-async def test_a_generation_that_hangs_is_given_up(
-    inference: InferenceThread, monkeypatch: pytest.MonkeyPatch
+async def test_while_one_turn_is_written_others_are_ranked(
+    inference: InferenceThread,
 ) -> None:
-    monkeypatch.setattr("bot.turn.GRACE_S", 0.05)
-    release = threading.Event()
+    gate = threading.Event()
+    model = ScriptedLanguageModel(["Five days."], gate=gate)
+    writing = asyncio.ensure_future(answered(an_answerer(inference, model)))
+    await asyncio.to_thread(model.started.wait)
 
-    class Hangs(ScriptedLanguageModel):
-        def generate(self, request: object) -> Any:
-            release.wait()
+    ranked = await inference.run(lambda: "ranked")
 
-    record = await answered(an_answerer(inference, Hangs([])))
-    release.set()
+    assert ranked == "ranked"
+    assert not writing.done()
+    gate.set()
+    assert (await writing).outcome == "answered"
 
-    assert record.outcome == "declined"
-    assert "a plugin may hang in it" in record.problems[0]
+
+async def test_the_stages_of_the_generator_are_in_the_record(
+    inference: InferenceThread,
+) -> None:
+    class Timed(ScriptedLanguageModel):
+        def generate(self, request: GenerationRequest) -> list[Candidate]:
+            assert request.on_ms is not None
+            request.on_ms("read", 12.0)
+            return super().generate(request)
+
+    record = await answered(an_answerer(inference, Timed(["Five days."])))
+
+    assert record.ms["generate_read"] == 12.0
 
 
 async def test_a_cancelled_turn_says_so(inference: InferenceThread) -> None:
@@ -259,7 +277,7 @@ async def test_a_cancelled_turn_says_so(inference: InferenceThread) -> None:
     cancelled.set()
     model = ScriptedLanguageModel(["late"], gate=gate)
 
-    record = await an_answerer(inference, model).answer(a_turn(), cancelled)
+    record = await an_answerer(inference, model).answer(a_turn(), cancelled, unseen)
 
     assert record.outcome == "cancelled"
     assert record.reply.text == CONFIG.replies.cancelled

@@ -28,6 +28,11 @@ from bot.evaluation.suites import SUITES, HalfOrAll, QuestionFile
     default="all",
     help="Questions of one half of the handbook's file; default all.",
 )
+@click.option(
+    "--blocks",
+    is_flag=True,
+    help="Also answer in blocks, and time what is read first; handbook and qa.",
+)
 @config_option
 @json_option
 def command(  # noqa: PLR0913 (one per option)
@@ -36,6 +41,7 @@ def command(  # noqa: PLR0913 (one per option)
     data: Path | None,
     limit: int | None,
     half: HalfOrAll,
+    blocks: bool,
     path: Path,
     as_json: bool,
 ) -> None:
@@ -48,7 +54,9 @@ def command(  # noqa: PLR0913 (one per option)
     """
     questions = QuestionFile(path=data, limit=limit, half=half)
     with opened(path) as bot:
-        rows = asyncio.run(SUITES[suite](bot.app, questions, bot.progress))
+        rows = asyncio.run(
+            SUITES[suite](bot.app, questions, bot.progress, blocks=blocks)
+        )
     if as_json:
         for row in rows:
             write_json(row.as_json(), indent=None)
@@ -71,5 +79,5 @@ def _cell(row: Row, name: str) -> str:
     if name not in row.metrics:
         return ""
     low, high = row.intervals[name]
-    digits = 0 if name == "ms" else 3
+    digits = 0 if "ms" in name.split() else 3
     return f"{row.metrics[name]:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"

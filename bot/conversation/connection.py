@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -121,8 +121,33 @@ class Connection:
                 for close in self._closing:
                     stack.push_async_callback(close)
 
-    def script(self, lua: str) -> Script:
-        """Return the script as a function of `keys` (of one slot) and `args`."""
+    async def published(self, channels: Sequence[str]) -> AsyncGenerator[bytes, None]:
+        """
+        Yield what is published on the channels from now on. What is said while nobody
+        can hear it is lost; a connection that is lost is a StoreError. It is asked for
+        a sign of life, because a peer that is gone may look like one that is silent.
+        """
+        with self.translated():
+            async with self.blocking.pubsub() as subscribed:
+                await subscribed.subscribe(*channels)
+                asked = False
+                while True:
+                    message: Any = await subscribed.get_message(timeout=BLOCK_MS / 1000)
+                    if message is not None:
+                        asked = False
+                        if message["type"] == "message":
+                            yield message["data"]
+                        continue
+                    if asked:
+                        raise exceptions.TimeoutError("no sign of life")
+                    await subscribed.ping()
+                    asked = True
+
+    def script(self, lua: str, *, batched: bool = True) -> Script:
+        """
+        Return the script as a function of `keys` (of one slot) and `args`. One that is
+        not `batched` travels by itself, and nothing waits for it.
+        """
         client: Any = self.commands
         written = lua.encode()
         sha = hashlib.sha1(written, usedforsecurity=False).hexdigest()
@@ -130,7 +155,7 @@ class Connection:
         async def run(
             *, keys: Sequence[str | bytes] = (), args: Sequence[str | bytes | int] = ()
         ) -> Any:
-            if self._batch is not None:
+            if batched and self._batch is not None:
                 return await self._batch.run(sha, written, keys, args)
             try:
                 return await client.evalsha(sha, len(keys), *keys, *args)

@@ -24,6 +24,7 @@ What everything is called in Redis.
     chorus:{sK}:c:<key>:turns        list of the turns with a record
     chorus:{sK}:c:<key>:people       set of those who spoke in it
     chorus:{sK}:c:<key>:letters      set of its turns that were set aside
+    chorus:frames:<platform>         no key: the channel of replies being written
 
 K is the CRC-32 of the conversation's key modulo the number of shards. The shard's tag
 comes first, so that no id with braces in it can move a key; all keys of one script
@@ -107,6 +108,11 @@ def person_digest(address: Address) -> str:
     """Tell a person from another one without naming either."""
     named = f"{address.platform} {person_of(address)}".encode(errors="replace")
     return hashlib.sha256(named).hexdigest()[:12]
+
+
+def frames_channel(platform: str) -> str:
+    """Name the channel on which a platform's frames are published."""
+    return f"chorus:frames:{quote(platform, safe='', errors='replace')}"
 
 
 def platform_of(conversation: str) -> str:

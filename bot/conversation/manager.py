@@ -22,6 +22,7 @@ from bot.config import Config
 from bot.conversation import commands, inbox, outbox
 from bot.conversation.commands import Commands
 from bot.conversation.crew import Crew, Held
+from bot.conversation.frames import FrameListener, FramePublisher
 from bot.conversation.inbox import Inbox
 from bot.conversation.keys import Queue
 from bot.conversation.outbox import Outbox
@@ -30,7 +31,7 @@ from bot.conversation.store import Store
 from bot.conversation.tokens import Tokens
 from bot.conversation.worker import Answerer, Worker
 from bot.errors import ChorusError
-from bot.interfaces import Accepted, Action, Connector
+from bot.interfaces import Accepted, Action, Connector, ShowsFrames
 from bot.model import Event, Record
 
 Role = Literal["connectors", "workers"]
@@ -88,11 +89,16 @@ class ConversationManager:
         self._inbox = Inbox(
             store=store, platforms=connectors, observers=observers, config=config
         )
+        showing = [
+            name for name, one in connectors.items() if isinstance(one, ShowsFrames)
+        ]
+        self._frames = FrameListener(store.connection, showing, sleep)
         self._outbox = Outbox(
             store=store,
             connectors=connectors,
             observers=observers,
             patience=self._patience,
+            frames=self._frames,
             sleep=sleep,
         )
         self._crews: list[Crew] = []
@@ -122,6 +128,7 @@ class ConversationManager:
                 clock=clock,
                 seeds=seeds,
                 patience=self._patience,
+                frames=FramePublisher(store, sleep),
             )
             at_once = config.workers.concurrency
             self._crews.append(
@@ -133,6 +140,9 @@ class ConversationManager:
         self._running += [self._tasks.create_task(crew.run()) for crew in self._crews]
         if self._worker is not None:
             self._running.append(self._tasks.create_task(self._worker.listen()))
+        if "connectors" in self._roles:
+            listening = self._frames.listen(self._outbox.frame)
+            self._running.append(self._tasks.create_task(listening))
         return self
 
     async def __aexit__(
@@ -215,6 +225,7 @@ class ConversationManager:
         accepted = await self._inbox.accept(event)
         if accepted == "accepted" and event.kind in {"message", "command"}:
             self._outbox.show(event.address, WORKING)
+            self._frames.expect(event)
         return accepted
 
     async def _talk(self) -> None:

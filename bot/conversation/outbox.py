@@ -20,6 +20,7 @@ from typing import Literal, Protocol
 from bot import metrics
 from bot.conversation.cleaning import cleaned_text
 from bot.conversation.crew import Held
+from bot.conversation.frames import FrameListener
 from bot.conversation.patience import Patience
 from bot.conversation.sends import Gate, Priority, Shown
 from bot.conversation.state import Outgoing, Undelivered, Unreadable
@@ -36,6 +37,7 @@ IN_DOUBT = 3  # attempts, at most, at something of which nobody knows whether it
 LONGEST_PAUSE_S = 60.0
 SEND_S = 60.0
 STATUS_S = 10.0
+FRAME_S = 3.0  # a reply waits for the frame that is just being shown
 
 _UNKNOWN = "it is not known whether it arrived; it is not sent again"
 _PRIORITIES = {"final": Priority.FINAL, "interactive": Priority.INTERACTIVE}
@@ -72,19 +74,21 @@ class Outcome:
 class Outbox:
     """Delivers what is committed, and shows what is going on."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (all it works with comes in here)
         self,
         *,
         store: Store,
         connectors: Mapping[str, Connector],
         observers: Observers,
         patience: Patience,
+        frames: FrameListener,
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         self._store = store
         self._connectors = connectors
         self._observers = observers
         self._patience = patience
+        self._frames = frames
         self._sleep = sleep
         self._gates = {name: Gate() for name in connectors}
         self._shown = {
@@ -111,9 +115,8 @@ class Outbox:
         self._shown[address.platform].show(Priority.STATUS, address, text)
 
     def frame(self, address: Address, text: str) -> None:
-        """Show the reply as far as it is written, if the platform can and has time."""
-        if isinstance(self._connectors[address.platform], ShowsFrames):
-            self._shown[address.platform].show(Priority.FRAME, address, text)
+        """Show the reply as far as it is written, if the platform has time."""
+        self._shown[address.platform].show(Priority.FRAME, address, text)
 
     async def settled(self) -> None:
         for shown in self._shown.values():
@@ -197,7 +200,8 @@ class Outbox:
         gate = self._gates[undelivered.address.platform]
         limit = asyncio.timeout(SEND_S)
         async with gate.admitted(_PRIORITIES[undelivered.urgency]):
-            self._shown[connector.name].drop_frames(undelivered.address)
+            self._frames.over(undelivered.turn_id)
+            await self._shown[connector.name].drop_frames(undelivered.address)
             await self._mark(held, undelivered)
             try:
                 async with limit:
@@ -285,7 +289,10 @@ class Outbox:
 
     async def _show(self, priority: Priority, address: Address, text: str) -> None:
         connector = self._connectors[address.platform]
-        limit = asyncio.timeout(STATUS_S)
+        what, limit_s = "status", STATUS_S
+        if priority is Priority.FRAME:
+            what, limit_s = "frame", FRAME_S
+        limit = asyncio.timeout(limit_s)
         try:
             async with limit:
                 if priority is Priority.FRAME and isinstance(connector, ShowsFrames):
@@ -294,7 +301,7 @@ class Outbox:
                     await connector.status(address, text)
         except Exception as error:  # noqa: BLE001
             # It promised not to raise; an answer is worth more than its status.
-            overdue = f"status took longer than {STATUS_S:g} s"
+            overdue = f"{what} took longer than {limit_s:g} s"
             logger.error(  # noqa: TRY400
                 "connector %r broke its contract: %s",
                 connector.name,

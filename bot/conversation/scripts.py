@@ -284,6 +284,21 @@ return {'begun', found[1], found[2], found[3], now(), messages, events,
 """
 )
 
+# KEYS meta, outbox; ARGV lease, channel, turn, text
+#
+# Tells whoever shows it what is written so far. Not after the commit, which takes the
+# lease away, and not while an earlier reply is on its way: a frame can neither come
+# after its own reply nor before the one ahead of it. Sent twice, it says it twice.
+FRAME = (
+    _COMMON
+    + """
+if redis.call('HGET', KEYS[1], 'lease') ~= ARGV[1]
+  or redis.call('LLEN', KEYS[2]) > 0 then return 0 end
+redis.call('PUBLISH', ARGV[2], ARGV[3] .. now() .. ARGV[4])
+return 1
+"""
+)
+
 # KEYS meta; ARGV lease
 #
 # Counts an attempt at what was begun as an orphan.

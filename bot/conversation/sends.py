@@ -3,8 +3,9 @@ What one connector is sending: a few things at once, what matters most first.
 
 Final replies go before interactive ones, these before statuses, these before frames of
 a reply that is still being written. Statuses and frames are worth having only while
-nothing newer is there: of each address the latest one counts, and its frames are
-dropped when a reply goes out. Knows nothing about what sending means.
+nothing newer is there: of each address the latest one counts. A reply that goes out
+drops its address's frames, and waits for the one that is just being shown. Knows
+nothing about what sending means.
 """
 
 from __future__ import annotations
@@ -82,14 +83,18 @@ class Shown:
         self._show = show
         self._latest: dict[str, dict[Priority, tuple[Address, str]]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._frames: dict[str, asyncio.Event] = {}
 
     def show(self, priority: Priority, address: Address, text: str) -> None:
         self._latest.setdefault(address.key, {})[priority] = (address, text)
         if address.key not in self._tasks:
             self._tasks[address.key] = asyncio.create_task(self._run(address.key))
 
-    def drop_frames(self, address: Address) -> None:
+    async def drop_frames(self, address: Address) -> None:
+        """Forget the frame that waits; wait for the one that is just being shown."""
         self._latest.get(address.key, {}).pop(Priority.FRAME, None)
+        if address.key in self._frames:
+            await self._frames[address.key].wait()
 
     async def settled(self) -> None:
         """Wait until everything was shown."""
@@ -109,7 +114,20 @@ class Shown:
                 async with self._gate.admitted(priority):
                     # What waited may be out of date by now, or not wanted any more.
                     if priority in latest:
-                        await self._show(priority, *latest.pop(priority))
+                        await self._show_one(key, priority, *latest.pop(priority))
         finally:
             self._latest.pop(key, None)
             self._tasks.pop(key, None)
+
+    async def _show_one(
+        self, key: str, priority: Priority, address: Address, text: str
+    ) -> None:
+        if priority is not Priority.FRAME:
+            await self._show(priority, address, text)
+            return
+        shown = self._frames[key] = asyncio.Event()
+        try:
+            await self._show(priority, address, text)
+        finally:
+            del self._frames[key]
+            shown.set()

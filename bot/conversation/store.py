@@ -26,6 +26,7 @@ from bot.conversation.keys import (
     Part,
     Queue,
     Shards,
+    frames_channel,
     person_digest,
     person_of,
     platform_of,
@@ -89,6 +90,8 @@ class Store:
         self._stop = script(scripts.STOP)
         self._begin = script(scripts.BEGIN)
         self._count = script(scripts.COUNT)
+        # Whatever becomes of a frame, nothing else may have to wait for it.
+        self._frame = script(scripts.FRAME, batched=False)
         self._commit = script(scripts.COMMIT)
         self._hand_back = script(scripts.HAND_BACK)
         self._open = script(scripts.OPEN)
@@ -334,6 +337,19 @@ class Store:
         meta = self.shards.of(token.conversation).of(token.conversation, "meta")
         with self.connection.translated():
             await self._count(keys=[meta], args=[token.lease])
+
+    async def publish_frame(self, token: Token, turn: str, text: str) -> bool:
+        """
+        Tell whoever shows it what is written of a turn's reply so far; nothing of it is
+        kept. False when it is not the time for it: see the script.
+        """
+        shard = self.shards.of(token.conversation)
+        keys = [shard.of(token.conversation, part) for part in ("meta", "outbox")]
+        channel = frames_channel(platform_of(token.conversation))
+        with self.connection.translated():
+            return bool(
+                await self._frame(keys=keys, args=[token.lease, channel, turn, text])
+            )
 
     async def hand_back(
         self, token: Token, queue: Queue, *, failed: bool = False

@@ -22,6 +22,7 @@ from bot.config import Config, DuringTurn
 from bot.conversation.commands import Answered, Commands, Observers, Stop
 from bot.conversation.crew import Held
 from bot.conversation.facts import facts
+from bot.conversation.frames import FramePublisher
 from bot.conversation.keys import person_digest
 from bot.conversation.patience import Patience
 from bot.conversation.room import Room
@@ -40,9 +41,13 @@ class Answerer(Protocol):
     """
     Answers messages. Raises nothing but asyncio's cancellation: a turn that failed or
     was stopped comes back as a record that says so. Tells observers of its turns.
+    `show` may be told the beginning of the reply as it grows, on any thread; it never
+    waits and never raises.
     """
 
-    async def answer(self, turn: Turn, cancelled: threading.Event) -> Record: ...
+    async def answer(
+        self, turn: Turn, cancelled: threading.Event, show: Callable[[str], None]
+    ) -> Record: ...
 
 
 class AttemptsUsedUp(TurnError):
@@ -63,6 +68,7 @@ class Worker:
         clock: Callable[[], datetime],
         seeds: Callable[[], int],
         patience: Patience,
+        frames: FramePublisher,
     ) -> None:
         self._store = store
         self._answerer = answerer
@@ -73,6 +79,7 @@ class Worker:
         self._clock = clock
         self._seeds = seeds
         self._patience = patience
+        self._frames = frames
         self._running: dict[str, tuple[Turn, Stop]] = {}
         self._stops = Stops(store, patience, self._stop)
         self._room = Room()
@@ -132,12 +139,12 @@ class Worker:
             return self._made(self._commands.interrupted(turn))
         if not begun.orphaned:
             async with self._room.shared():
-                return await self._tried(turn, begun)
+                return await self._tried(held, turn, begun)
         async with self._room.alone():
             await self._patience(lambda: self._store.count_attempt(held.token))
-            return await self._tried(turn, begun)
+            return await self._tried(held, turn, begun)
 
-    async def _tried(self, turn: Turn, begun: Begun) -> Answered:
+    async def _tried(self, held: Held, turn: Turn, begun: Begun) -> Answered:
         stop = Stop()
         self._running[turn.id] = (turn, stop)
         try:
@@ -147,7 +154,7 @@ class Worker:
                 return self._made(self._commands.stopped(turn))
             if announced is not None:
                 self._stop(turn.id, announced)
-            answered = await self._answer(turn, stop)
+            answered = await self._answer(held, turn, stop)
         except asyncio.CancelledError:
             stop.press()  # for those who compute on another thread
             raise
@@ -157,11 +164,12 @@ class Worker:
             return self._commands.interrupted(turn)
         return answered
 
-    async def _answer(self, turn: Turn, stop: Stop) -> Answered:
+    async def _answer(self, held: Held, turn: Turn, stop: Stop) -> Answered:
         if turn.message.kind == "command":
             return self._made(await self._commands.answer(turn, stop))
         try:
-            record = await self._answerer.answer(turn, stop.pressed)
+            async with self._frames.of(held.token, turn.id) as show:
+                record = await self._answerer.answer(turn, stop.pressed, show)
         except Exception as error:  # noqa: BLE001
             # It promised not to raise; a mistake in it ends one turn, not the bot.
             logger.error(  # noqa: TRY400

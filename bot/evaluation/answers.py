@@ -8,6 +8,8 @@ retrieval, prompt and refusal; only what writes and what ranks is exchanged:
 - `one sample`: one candidate, drawn by the multinomial sampler as it is by default
 - `quotation`: the quotation writer's first candidate, no model
 - `chorus`: the bot as it is configured
+- `chorus, blocks (k = …)`, when it is asked for: the same, its replies written and
+  ranked sentence by sentence; then all ways are timed to what is read first, too
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bot import plugin_manager
-from bot.config import Config, Use
+from bot.config import Use
 from bot.evaluation import metrics
 from bot.evaluation.questions import Question
 from bot.evaluation.report import Row, row
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
 QUOTATION = "quotation"
 REFERENCE = "greedy"
+_BLOCKS = "chorus, blocks"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +54,19 @@ class Way:
     answerer: Answerer
 
 
-def ways(answerer: Answerer) -> list[Way]:
-    """Derive the ways from the bot's own answerer, which is the last of them."""
+def ways(answerer: Answerer, *, blocks: bool = False) -> list[Way]:
+    """Derive the ways from the bot's own answerer; `blocks` adds the last one."""
+    candidates = answerer.config.generation.candidates
+    in_blocks = Way(
+        name=f"{_BLOCKS} (k = {candidates})",
+        answerer=_with_generation(answerer, mode="blocks"),
+    )
     return [
         Way(name=REFERENCE, answerer=_one_candidate(answerer, temperature=0.0)),
         Way(name="one sample", answerer=_one_candidate(answerer)),
         Way(name=QUOTATION, answerer=_quotation_alone(answerer)),
         Way(name="chorus", answerer=answerer),
+        *([in_blocks] if blocks else []),
     ]
 
 
@@ -67,10 +76,13 @@ async def answer_rows(
     """Measure every way over the same questions, and its difference to greedy."""
     answered = {way.name: await _records(way, questions, progress) for way in ways}
     reference = _contained(answered[REFERENCE], questions)
-    return [
+    rows = [
         _answers_row(name, records, questions, reference)
         for name, records in answered.items()
     ]
+    if any(name.startswith(_BLOCKS) for name in answered):
+        rows = [_timed(one, answered[one.config]) for one in rows]
+    return rows
 
 
 async def _records(
@@ -81,9 +93,13 @@ async def _records(
     for done, question in enumerate(questions):
         progress(step, done, len(questions))
         turn = asking(question.id, question.question)
-        records.append(await way.answerer.answer(turn, threading.Event()))
+        records.append(await way.answerer.answer(turn, threading.Event(), _unseen))
     progress(step, len(questions), len(questions))
     return records
+
+
+def _unseen(text: str) -> None:
+    """Nobody watches a reply being written here."""
 
 
 def _answers_row(
@@ -118,6 +134,35 @@ def _answers_row(
     return row(name, measured)
 
 
+def _timed(row: Row, records: Sequence[Record]) -> Row:
+    """
+    Add how long answers took until something of them could be read, and until all of
+    them could. Of a reply that is not written in blocks that is the same.
+    """
+    answered = [record.ms for record in records if record.outcome == "answered"]
+    times = {
+        "first ms": [ms.get("first_block", ms["total"]) for ms in answered],
+        "whole ms": [ms["total"] for ms in answered],
+    }
+    shares = {
+        f"{name} p{round(100 * share)}": (taken, share)
+        for name, taken in times.items()
+        for share in (0.5, 0.9)
+        if taken
+    }
+    return replace(
+        row,
+        metrics={
+            **row.metrics,
+            **{name: metrics.quantile(*one) for name, one in shares.items()},
+        },
+        intervals={
+            **row.intervals,
+            **{name: metrics.quantile_bootstrap(*one) for name, one in shares.items()},
+        },
+    )
+
+
 def _contained(records: Sequence[Record], questions: Sequence[Question]) -> list[float]:
     """One number for each question that has an answer."""
     return [
@@ -138,15 +183,15 @@ def _one_candidate(answerer: Answerer, **sampling: float) -> Answerer:
     use = Use(use="multinomial", settings=sampling)
     (sampler,) = plugin_manager.load({"evaluation": use}).samplers
     return replace(
-        answerer,
-        config=_with_one_candidate(answerer),
+        _with_generation(answerer, candidates=1, mode="replies"),
         pipeline=lambda address: _unranked(answerer.pipeline(address), sampler),
     )
 
 
-def _with_one_candidate(answerer: Answerer) -> Config:
-    generation = answerer.config.generation.model_copy(update={"candidates": 1})
-    return answerer.config.model_copy(update={"generation": generation})
+def _with_generation(answerer: Answerer, **settings: object) -> Answerer:
+    generation = answerer.config.generation.model_copy(update=settings)
+    config = answerer.config.model_copy(update={"generation": generation})
+    return replace(answerer, config=config)
 
 
 def _unranked(pipeline: Pipeline, sampler: Sampler) -> Pipeline:
@@ -221,3 +266,6 @@ class _Silent:
         self, prompts: Sequence[str], continuations: Sequence[str]
     ) -> list[NDArray[np.float32]]:
         return self._model.log_probs(prompts, continuations)
+
+    def close(self) -> None:
+        """The model is not this object's to close."""

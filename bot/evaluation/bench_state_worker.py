@@ -96,7 +96,9 @@ class NullAnswerer:
     def __init__(self, asked: Callable[[Turn], Awaitable[None]] | None = None) -> None:
         self._asked = asked
 
-    async def answer(self, turn: Turn, cancelled: threading.Event) -> Record:
+    async def answer(
+        self, turn: Turn, cancelled: threading.Event, show: Callable[[str], None]
+    ) -> Record:
         if self._asked is not None:
             await self._asked(turn)
         return Record(

@@ -108,16 +108,33 @@ def bootstrap(values: Sequence[float], seed: int = 0) -> Interval:
     """
     if not len(values):
         return (0.0, 0.0)
-    means = _resampled_means(np.asarray(values, dtype=np.float64), seed)
-    low, high = np.quantile(means, [(1 - _COVERAGE) / 2, (1 + _COVERAGE) / 2])
-    return (float(low), float(high))
+    return _percentiles(_resampled(values, seed).mean(axis=1))
 
 
-def _resampled_means(values: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+def quantile(values: Sequence[float], share: float) -> float:
+    """Return what so large a share of the values do not exceed."""
+    return float(np.quantile(values, share)) if len(values) else 0.0
+
+
+def quantile_bootstrap(
+    values: Sequence[float], share: float, seed: int = 0
+) -> Interval:
+    """Return the 95 % percentile interval of a quantile."""
+    if not len(values):
+        return (0.0, 0.0)
+    return _percentiles(np.quantile(_resampled(values, seed), share, axis=1))
+
+
+def _resampled(values: Sequence[float], seed: int) -> NDArray[np.float64]:
     generator = np.random.default_rng(seed)
     drawn = generator.integers(len(values), size=(_RESAMPLES, len(values)))
-    means: NDArray[np.float64] = values[drawn].mean(axis=1)
-    return means
+    resampled: NDArray[np.float64] = np.asarray(values, dtype=np.float64)[drawn]
+    return resampled
+
+
+def _percentiles(statistics: NDArray[np.float64]) -> Interval:
+    low, high = np.quantile(statistics, [(1 - _COVERAGE) / 2, (1 + _COVERAGE) / 2])
+    return (float(low), float(high))
 
 
 def differences(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:

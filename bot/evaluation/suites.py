@@ -42,14 +42,16 @@ class QuestionFile:
 
 
 class Suite(Protocol):
-    """Measures a bot over a file of questions."""
+    """Measures a bot over a file of questions; `blocks` adds replies in blocks."""
 
     async def __call__(
-        self, app: App, file: QuestionFile, progress: Progress
+        self, app: App, file: QuestionFile, progress: Progress, *, blocks: bool = False
     ) -> list[Row]: ...
 
 
-async def handbook(app: App, file: QuestionFile, progress: Progress) -> list[Row]:
+async def handbook(
+    app: App, file: QuestionFile, progress: Progress, *, blocks: bool = False
+) -> list[Row]:
     """Retrieval and answers over the shipped handbook, or a file of its format."""
     path = file.path or shipped_questions()
     found = [
@@ -62,11 +64,15 @@ async def handbook(app: App, file: QuestionFile, progress: Progress) -> list[Row
     questions = evenly(found, file.limit)
     return [
         *await evidence_rows(app, questions, progress),
-        *await answer_rows(ways(app.answerer()), questions, progress),
+        *await answer_rows(
+            ways(_in_background(app), blocks=blocks), questions, progress
+        ),
     ]
 
 
-async def qa(app: App, file: QuestionFile, progress: Progress) -> list[Row]:
+async def qa(
+    app: App, file: QuestionFile, progress: Progress, *, blocks: bool = False
+) -> list[Row]:
     """Answers to an XQuAD file's questions, each given the passage it came with."""
     asked = [
         (question, article)
@@ -75,13 +81,24 @@ async def qa(app: App, file: QuestionFile, progress: Progress) -> list[Row]:
     ]
     chosen = evenly(asked, file.limit)
     given = {question.id: _passage(article) for question, article in chosen}
-    answerer = _with_room(app).answerer()
-    every_way = [_given(way, given) for way in ways(answerer)]
+    answerer = _in_background(_with_room(app))
+    every_way = [_given(way, given) for way in ways(answerer, blocks=blocks)]
     return await answer_rows(every_way, [question for question, _ in chosen], progress)
 
 
-async def retrieval(app: App, file: QuestionFile, progress: Progress) -> list[Row]:
+def _in_background(app: App) -> Answerer:
+    """A customer of a bot in the same process never waits for an evaluation."""
+    return replace(app.answerer(), background=True)
+
+
+async def retrieval(
+    app: App, file: QuestionFile, progress: Progress, *, blocks: bool = False
+) -> list[Row]:
     """Retrieval over an XQuAD file; `limit` is a number of its passages."""
+    if blocks:
+        raise ConfigError(
+            "this suite writes no replies; --blocks goes with 'handbook' and 'qa'"
+        )
     return await retrieval_suite(
         app, evenly(articles(_required(file)), file.limit), progress
     )

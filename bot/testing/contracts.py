@@ -15,8 +15,10 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
-import time
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -40,6 +42,8 @@ from bot.interfaces import (
     SamplerStep,
     Scorer,
     Selector,
+    ShowsFrames,
+    Truncation,
     Writer,
 )
 from bot.model import Candidate, Event, Reply, Turn
@@ -271,11 +275,60 @@ class LanguageModelContract(_Contract):
             subject.generate(_a_request(subject, 2, cancelled=cancelled))
 
     def test_what_is_late_is_cut(self, subject: LanguageModel) -> None:
-        written = subject.generate(_a_request(subject, 2, deadline=time.monotonic()))
+        written = subject.generate(_a_request(subject, 2, timeout_s=0))
 
         assert [c.finish for c in written] == ["length", "length"], (
             "rows that were not finished by the deadline do not say 'length'"
         )
+
+    def test_a_siblings_text_is_told_as_it_grows(self, subject: LanguageModel) -> None:
+        told = defaultdict[int, list[str]](list)
+        request = _a_request(subject, 3)
+
+        written = subject.generate(
+            replace(request, on_text=lambda sibling, text: told[sibling].append(text))
+        )
+
+        for sibling, candidate in enumerate(written):
+            texts = ["", *told[sibling]]
+            grows = [
+                after.startswith(before) and len(after) > len(before)
+                for before, after in pairwise(texts)
+            ]
+            assert all(grows), "a text that was told did not grow, or changed"
+            assert texts[-1].strip() == candidate.text.strip(), (
+                "the last text that was told is not the candidate's"
+            )
+
+    def test_a_sibling_ends_where_it_is_asked_to(self, subject: LanguageModel) -> None:
+        request = replace(_a_request(subject, 3), until=_says_something)
+
+        written = subject.generate(request)
+
+        assert any(map(_says_something, (c.text for c in written))), "nobody wrote"
+        for candidate in written:
+            ended = candidate.finish == "block"
+            assert ended == _says_something(candidate.text), (
+                "a sibling went past where `until` said yes, or does not say 'block'"
+            )
+
+    def test_siblings_go_on_from_what_is_begun(self, subject: LanguageModel) -> None:
+        request = _a_request(subject, 2)
+        blocks = subject.generate(replace(request, until=_says_something))
+        begun = next(one for one in blocks if one.finish == "block")
+
+        written = subject.generate(replace(request, begun=begun))
+
+        length = len(begun.tokens)
+        for candidate in written:
+            assert candidate.text.startswith(begun.text), "its text is another"
+            assert list(candidate.tokens[:length]) == list(begun.tokens), (
+                "its tokens are others than what it was to go on from"
+            )
+            assert np.allclose(
+                candidate.log_probs[:length], begun.log_probs, atol=0.02
+            ), "the log-probabilities of what was begun are lost"
+            _assert_written(candidate, longest=length + 8)
 
     def test_it_reads_text_as_well(self, subject: LanguageModel) -> None:
         prompts = ["The sky is", "Grass is"]
@@ -626,6 +679,22 @@ class ConnectorContract(_Contract):
         await subject.status(address, "thinking")
         await subject.status(address, "")
 
+    @pytest.mark.asyncio
+    async def test_a_reply_takes_the_place_of_its_frames(
+        self, subject: Connector
+    ) -> None:
+        address = an_address(platform=subject.name)
+        if not isinstance(subject, ShowsFrames):
+            return  # then replies come whole
+
+        await subject.frame(address, "Five")
+        await subject.frame(address, "Five days.")
+        await subject.send(address, Reply(text="Five days. Or six."), "turn-1")
+
+        assert self.shown(subject) == ["Five days. Or six."], (
+            "the customer sees what was shown while it was written, too"
+        )
+
 
 class _Acceptor:
     """The program's side of `accept`: keeps events, and may let them wait."""
@@ -718,7 +787,7 @@ def _a_request(
     model: LanguageModel,
     candidates: int,
     *,
-    deadline: float | None = None,
+    timeout_s: float | None = None,
     cancelled: threading.Event | None = None,
 ) -> GenerationRequest:
     prompt = model.render([ChatMessage(role="user", content="Name a colour.")])
@@ -727,15 +796,20 @@ def _a_request(
         candidates=candidates,
         max_new_tokens=8,
         sampler=_PlainSampler(),
-        deadline=deadline,
+        timeout_s=timeout_s,
         cancelled=cancelled,
     )
+
+
+def _says_something(text: str) -> bool:
+    return bool(text.strip())
 
 
 class _PlainSampler:
     """Draws from the model's own distribution."""
 
     name = "plain"
+    truncation = Truncation()
 
     def begin(
         self, turn: Turn, siblings: int, generator: torch.Generator

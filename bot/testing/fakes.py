@@ -8,6 +8,7 @@ and can be told to fail. None loads torch; none knows the program that it is put
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import threading
 import time
@@ -38,6 +39,9 @@ _WORD = re.compile(
     "[\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]"
     "|[^\\W_\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]+"
 )
+
+# A word, with the white space before it.
+_WITH_SPACE = re.compile(r"\s*\S+")
 
 
 class FixedClock:
@@ -92,10 +96,12 @@ class ScriptedLanguageModel:
     A language model that says what it is told to. A token is a word between spaces.
 
     `replies` holds one entry for each call of `generate`, or is a function of the
-    turn; a script that is asked for more calls than it has says so. Replies are cut
-    at `max_new_tokens` and at stop texts, as a real model's are. With `gate`,
-    `generate` waits until the gate is set, the request is cancelled or its deadline
-    has passed; `started` is set as soon as it was called. `requests` keeps every
+    turn; a script that is asked for more calls than it has says so. A reply is written
+    word by word, and cut at `max_new_tokens`, at stop texts and by `until`, as a real
+    model's is. One that starts with what is `begun` goes on from there; any other is
+    added to it. With `gate`,
+    `generate` waits until the gate is set, the request is cancelled or its time is
+    over; `started` is set as soon as it was called. `requests` keeps every
     request, `scored` every pair that was given to `log_probs`.
     """
 
@@ -141,10 +147,10 @@ class ScriptedLanguageModel:
         if isinstance(scripted, Exception):
             raise scripted
         texts = [scripted] if isinstance(scripted, str) else scripted
+        siblings = [texts[row % len(texts)] for row in range(request.candidates)]
         if not in_time:
-            texts = [""]
-        siblings = (texts[row % len(texts)] for row in range(request.candidates))
-        return [self._written(text, request, in_time=in_time) for text in siblings]
+            return [self._made(request, [], "length") for _ in siblings]
+        return [self._written(row, text, request) for row, text in enumerate(siblings)]
 
     def log_probs(
         self, prompts: Sequence[str], continuations: Sequence[str]
@@ -159,34 +165,52 @@ class ScriptedLanguageModel:
             for prompt, continuation in pairs
         ]
 
+    def close(self) -> None:
+        """There is nothing to end."""
+
     def _wait(self, request: GenerationRequest) -> bool:
-        """Wait for the gate; return whether the deadline has not passed."""
+        """Wait for the gate; return whether there was time enough."""
+        limit = math.inf if request.timeout_s is None else request.timeout_s
+        deadline = time.monotonic() + limit
         while True:
             if request.cancelled is not None and request.cancelled.is_set():
                 raise TurnCancelled(
                     f"generation: turn {request.turn.id!r} was cancelled; nothing to do"
                 )
-            if request.deadline is not None and time.monotonic() >= request.deadline:
+            if time.monotonic() >= deadline:
                 return False
             # Two events cannot be awaited at once: look at the other now and then.
             if self._gate is None or self._gate.wait(timeout=0.01):
                 return True
 
-    def _written(
-        self, text: str, request: GenerationRequest, *, in_time: bool
-    ) -> Candidate:
+    def _written(self, row: int, text: str, request: GenerationRequest) -> Candidate:
         for stop in request.stop:
             text = text.split(stop, 1)[0]
-        words = text.split()
-        finish: Finish = "stop" if in_time else "length"
-        if len(words) > request.max_new_tokens:
-            words = words[: request.max_new_tokens]
-            text, finish = " ".join(words), "length"
-        prompt = request.turn.prompt
+        begun = request.begun.text if request.begun else ""
+        rest = text.removeprefix(begun) if text.startswith(begun) else f" {text}"
+        left = _WITH_SPACE.findall(rest)
+        words: list[str] = []
+        for word in left[: request.max_new_tokens]:
+            words.append(word)
+            so_far = begun + "".join(words)
+            if request.on_text is not None:
+                request.on_text(row, so_far)
+            if request.until is not None and request.until(so_far):
+                return self._made(request, words, "block")
+        cut = len(left) > request.max_new_tokens
+        return self._made(request, words, "length" if cut else "stop")
+
+    def _made(
+        self, request: GenerationRequest, words: Sequence[str], finish: Finish
+    ) -> Candidate:
+        begun, prompt = request.begun or Candidate(text=""), request.turn.prompt
+        said = [word.strip() for word in words]
+        tokens = [zlib.crc32(word.encode()) % 50_000 for word in said]
+        log_probs = [self._log_prob(prompt, word) for word in said]
         return Candidate(
-            text=text,
-            tokens=tuple(zlib.crc32(word.encode()) % 50_000 for word in words),
-            log_probs=tuple(self._log_prob(prompt, word) for word in words),
+            text=(begun.text + "".join(words)).strip(),
+            tokens=(*begun.tokens, *tokens),
+            log_probs=(*begun.log_probs, *log_probs),
             finish=finish,
         )
 
@@ -255,7 +279,7 @@ class MemoryConnector:
 
     Every wait ends by itself after `timeout_s`, with a sentence that says what did
     not happen. `failures` are raised by the next calls of `send`, one each.
-    `deliveries` and `statuses` keep everything, in order.
+    `deliveries`, `statuses` and `frames` keep everything, in order.
     """
 
     def __init__(
@@ -274,6 +298,8 @@ class MemoryConnector:
         self.failures: deque[DeliveryError] = deque()
         self.deliveries: list[Delivery] = []
         self.statuses: list[tuple[Address, str]] = []
+        self.frames: list[tuple[Address, str]] = []
+        self._unseen = defaultdict[str, asyncio.Queue[str]](asyncio.Queue)
 
     @property
     def name(self) -> str:
@@ -305,6 +331,10 @@ class MemoryConnector:
     async def status(self, address: Address, text: str) -> None:
         self.statuses.append((address, text))
 
+    async def frame(self, address: Address, text: str) -> None:
+        self.frames.append((address, text))
+        self._unseen[address.chat].put_nowait(text)
+
     def close(self) -> None:
         """End `run` once everything said before has been handed in."""
         self._incoming.put_nowait(None)
@@ -335,6 +365,11 @@ class MemoryConnector:
         """Return the first unread reply in a chat, waiting for it if need be."""
         async with _within(self._timeout_s, f"no reply came in chat {chat!r}"):
             return await self._unread[chat].get()
+
+    async def next_frame(self, chat: str = "c1") -> str:
+        """Return the first unseen frame in a chat, waiting for it if need be."""
+        async with _within(self._timeout_s, f"no frame came in chat {chat!r}"):
+            return await self._unseen[chat].get()
 
     async def reply_to(self, text: str, *, chat: str = "c1") -> Reply:
         """Say something and return the next reply in that chat."""

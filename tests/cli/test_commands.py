@@ -140,6 +140,10 @@ class FakeApp:
     fetched: int = 0
     missing_index: bool = False
     the_retriever: FakeRetriever = field(default_factory=FakeRetriever)
+    closed: bool = False
+
+    def close(self) -> None:
+        self.closed = True
 
     def __call__(
         self, path: Path, progress: Progress, changed: Callable[[Config], Config]
@@ -566,14 +570,16 @@ def test_eval_prints_a_table_and_json_lines(monkeypatch: pytest.MonkeyPatch) -> 
     ]
     asked: list[object] = []
 
-    async def suite(app: object, file: object, progress: object) -> list[Row]:
-        asked.append(file)
+    async def suite(
+        app: object, file: object, progress: object, *, blocks: bool
+    ) -> list[Row]:
+        asked.append((file, blocks))
         return rows
 
     monkeypatch.setattr("bot.cli.eval.SUITES", {"handbook": suite})
 
     table = invoke(FakeApp(), "eval", "handbook", "--limit", "4", "--half", "tune")
-    lines = invoke(FakeApp(), "eval", "handbook", "--json")
+    lines = invoke(FakeApp(), "eval", "handbook", "--json", "--blocks")
 
     assert table.exit_code == lines.exit_code == 0
     header, hybrid, chorus_row = table.stdout.splitlines()
@@ -594,7 +600,8 @@ def test_eval_prints_a_table_and_json_lines(monkeypatch: pytest.MonkeyPatch) -> 
             "n": 2,
         },
     ]
-    assert "limit=4, half='tune'" in repr(asked[0])
+    assert "limit=4, half='tune'), False" in repr(asked[0])
+    assert "limit=None, half='all'), True" in repr(asked[1])
 
 
 def test_bench_prints_rows_with_their_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -605,13 +612,24 @@ def test_bench_prints_rows_with_their_ratio(monkeypatch: pytest.MonkeyPatch) -> 
         theirs=5.0,
         unit="s",
         spread=((1.9, 2.1), (4.0, 6.0)),
+        also={"of roofline": 0.5},
     )
-    monkeypatch.setattr("bot.cli.bench.bench", lambda name: lambda app, progress: [row])
+    chosen: list[tuple[str, str]] = []
 
-    table = invoke(FakeApp(), "bench", "generation")
+    def bench(name: str, only: str) -> Callable[..., list[BenchRow]]:
+        chosen.append((name, only))
+        return lambda app, progress: [row]
+
+    monkeypatch.setattr("bot.cli.bench.bench", bench)
+
+    table = invoke(FakeApp(), "bench", "generation", "--only", "k 8")
     lines = invoke(FakeApp(), "bench", "generation", "--json")
 
-    assert table.stdout.splitlines()[1].split()[:6] == ["k", "8", "2", "5", "s", "2.50"]
+    heads, cells = table.stdout.splitlines()
+    assert heads.split()[-3:] == ["of", "roofline", "baseline"]
+    assert cells.split()[:6] == ["k", "8", "2", "5", "s", "2.50"]
+    assert cells.split()[-2:] == ["0.5", "generate"]
+    assert chosen == [("generation", "k 8"), ("generation", "")]
     assert json.loads(lines.stdout) == {
         "case": "k 8",
         "ours": 2.0,
@@ -620,7 +638,15 @@ def test_bench_prints_rows_with_their_ratio(monkeypatch: pytest.MonkeyPatch) -> 
         "unit": "s",
         "ratio": 2.5,
         "spread": [[1.9, 2.1], [4.0, 6.0]],
+        "also": {"of roofline": 0.5},
     }
+
+
+def test_a_bench_without_parts_is_not_asked_for_one() -> None:
+    result = invoke(FakeApp(), "bench", "state", "--only", "k 8")
+
+    assert result.exit_code == 2
+    assert "bench 'state' has no parts" in result.stderr
 
 
 # Errors

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
@@ -36,7 +36,9 @@ SETTINGS = {"knowledge": {"model": "m"}, "generation": {"model": "m"}}
 class Failing:
     """An answerer that fails on poison."""
 
-    async def answer(self, turn: Turn, cancelled: threading.Event) -> Record:
+    async def answer(
+        self, turn: Turn, cancelled: threading.Event, show: Callable[[str], None]
+    ) -> Record:
         poison = turn.question == "poison"
         return Record(
             turn=turn,
@@ -158,7 +160,7 @@ from bot import cli
 from bot.app import App
 
 class NoModel:
-    async def answer(self, turn, cancelled):
+    async def answer(self, turn, cancelled, show):
         raise AssertionError("nobody asks")
 
 App.answerer = lambda app: NoModel()

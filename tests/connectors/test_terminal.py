@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -275,6 +276,139 @@ async def test_a_reply_cannot_command_the_terminal(
     shown = capsys.readouterr().out
     assert "a]0;ownedb2Jc ?" in shown
     assert "\x1b]0;" not in shown
+
+
+@pytest.fixture
+def screen(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[], list[str]]:
+    """What a person at a terminal of 40 columns and 8 lines has seen."""
+    for name, value in {
+        "TTY_COMPATIBLE": "1",
+        "TERM": "xterm",
+        "COLUMNS": "40",
+        "LINES": "8",
+    }.items():
+        monkeypatch.setenv(name, value)
+    written: list[str] = []
+
+    def seen() -> list[str]:
+        written.append(capsys.readouterr().out)
+        lines = looking_at("".join(written), height=8)
+        return [line for line in lines if line not in WELCOME]
+
+    return seen
+
+
+def looking_at(written: str, height: int) -> list[str]:
+    """
+    Return the lines of a terminal that was written to, those that have scrolled away
+    included: they cannot be reached any more.
+    """
+    lines, row = [""], 0
+    for part in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|.|\n", written):
+        if part == "\n":
+            row += 1
+            lines += [""] * (row + 1 - len(lines))
+        elif part == "\x1b[2K":
+            lines[row] = ""
+        elif up := re.fullmatch(r"\x1b\[(\d+)A", part):
+            row = max(row - int(up[1]), len(lines) - height, 0)
+        elif not part.startswith(("\x1b", "\r")):
+            lines[row] += part
+    return [line.rstrip() for line in lines if line.strip()]
+
+
+async def test_a_reply_is_shown_as_it_grows_and_stands_there_once(
+    terminal: Terminal, keyboard: PipeInput, screen: Callable[[], list[str]]
+) -> None:
+    seen: list[list[str]] = []
+
+    async def accept(event: Event) -> Accepted:
+        await terminal.status(event.address, "Thinking …")
+        for text in ("It takes **five**", "It takes **five** days."):
+            await terminal.frame(event.address, text)
+            seen.append(screen())
+        reply = Reply(text="It takes **five** days. Ask us.")
+        await terminal.send(event.address, reply, event.id)
+        await terminal.frame(event.address, "late")
+        await terminal.status(event.address, "")
+        return "accepted"
+
+    keyboard.send_text(f"How long?{ENTER}{CTRL_D}")
+
+    await terminal.run(accept)
+
+    assert seen == [["It takes five"], ["It takes five days."]]
+    assert screen() == ["It takes five days. Ask us."]
+
+
+async def test_a_reply_that_is_longer_than_the_screen_stands_there_once_too(
+    terminal: Terminal, keyboard: PipeInput, screen: Callable[[], list[str]]
+) -> None:
+    items = [f"item {number}" for number in range(30)]
+
+    async def accept(event: Event) -> Accepted:
+        for end in range(1, len(items) + 1):
+            await terminal.frame(event.address, "\n\n".join(items[:end]))
+        await terminal.send(event.address, Reply(text="\n\n".join(items)), event.id)
+        return "accepted"
+
+    keyboard.send_text(f"What is there?{ENTER}{CTRL_D}")
+
+    await terminal.run(accept)
+
+    assert screen() == items
+
+
+async def test_frames_of_somebody_else_or_without_a_question_are_not_shown(
+    terminal: Terminal, keyboard: PipeInput, screen: Callable[[], list[str]]
+) -> None:
+    bobs = an_address("bob", platform="terminal", account="local")
+    mine = an_address("ada", platform="terminal", account="local")
+
+    async def accept(event: Event) -> Accepted:
+        await terminal.frame(bobs, "for bob")
+        await terminal.send(event.address, Reply(text="Yes."), event.id)
+        return "accepted"
+
+    keyboard.send_text(f"one{ENTER}{CTRL_D}")
+    await terminal.frame(mine, "before the question")
+
+    await terminal.run(accept)
+
+    assert screen() == ["Yes."]
+
+
+async def test_a_frame_that_no_reply_followed_is_taken_away(
+    terminal: Terminal,
+    keyboard: PipeInput,
+    screen: Callable[[], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("connectors.terminal.GRACE_S", 0.01)
+
+    async def accept(event: Event) -> Accepted:
+        await terminal.frame(event.address, "It takes")
+        await terminal.status(event.address, "")
+        return "accepted"
+
+    keyboard.send_text(f"one{ENTER}{CTRL_D}")
+
+    await terminal.run(accept)
+
+    assert screen() == ["(no reply; the message was accepted)"]
+
+
+async def test_a_pipe_gets_replies_only(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal = Terminal(Terminal.Settings(user="ada"), typed=False)
+    address = an_address("ada", platform="terminal", account="local")
+    terminal._waiting = True
+
+    await terminal.frame(address, "It takes")
+    await terminal.send(address, Reply(text="It takes five days."), "k1")
+
+    assert capsys.readouterr().out == "It takes five days.\n"
 
 
 async def test_lines_are_remembered_in_a_private_file(

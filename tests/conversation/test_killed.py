@@ -40,7 +40,7 @@ async def reached(place, turn):
         await asyncio.Event().wait()
 
 class Answerer:
-    async def answer(self, turn, cancelled):
+    async def answer(self, turn, cancelled, show):
         await reached("answer", turn.id)
         return Record(turn=turn, outcome="answered", reply=Reply(text=turn.question),
                       why="", config="")

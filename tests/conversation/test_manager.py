@@ -69,7 +69,9 @@ class Echo:
             turn, f"{turn.question}!"
         )
 
-    async def answer(self, turn: Turn, cancelled: threading.Event) -> Record:
+    async def answer(
+        self, turn: Turn, cancelled: threading.Event, show: Callable[[str], None]
+    ) -> Record:
         self.turns.append(turn)
         self.running += 1
         self.most = max(self.most, self.running)

@@ -149,7 +149,7 @@ async def test_a_reply_drops_the_frames_of_its_address_and_no_status() -> None:
             shown.show(Priority.FRAME, address, "so far")
         shown.show(Priority.STATUS, HERE, "thinking")
         await settled()
-        shown.drop_frames(HERE)
+        await shown.drop_frames(HERE)
     await shown.settled()
 
     assert sorted(screen.seen) == [("here", "thinking"), ("there", "so far")]

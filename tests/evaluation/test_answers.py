@@ -45,8 +45,10 @@ class Plain:
         return replace(turn, prompt=turn.question)
 
 
-def an_answerer(model: ScriptedLanguageModel) -> Answerer:
-    uses = ("multinomial", "quotation", "empty", "groundedness", "mmr", "best")
+USES = ("multinomial", "quotation", "empty", "groundedness", "mmr", "best")
+
+
+def an_answerer(model: ScriptedLanguageModel, uses: Sequence[str] = USES) -> Answerer:
     plugins = plugin_manager.load({name: Use(use=name) for name in uses})
     inference = InferenceThread()
     ranking = Ranking(
@@ -129,6 +131,31 @@ async def test_the_quotation_is_the_documents_word_without_the_model() -> None:
 
     assert row.metrics["contained"] == 1.0
     assert model.requests == []
+
+
+async def test_replies_in_blocks_are_compared_and_timed_to_what_is_read_first() -> None:
+    model = ScriptedLanguageModel(lambda turn: "It is green. It is a bike.")
+    without_quotations = [name for name in USES if name != "quotation"]
+    every_way = ways(an_answerer(model, without_quotations), blocks=True)
+
+    rows = await answer_rows(every_way, [COLOUR, MOON], quiet)
+
+    found = by_name(rows)
+    blocks = found["chorus, blocks (k = 8)"].metrics
+    assert blocks["contained"] == 1.0
+    assert blocks["first ms p50"] <= blocks["first ms p90"]
+    assert blocks["first ms p50"] < blocks["whole ms p50"]
+    whole = found["chorus"].metrics
+    assert whole["first ms p50"] == whole["whole ms p50"]
+    assert set(found["chorus"].intervals) == set(whole)
+
+
+async def test_only_the_bot_in_blocks_writes_in_blocks() -> None:
+    model = ScriptedLanguageModel(lambda turn: "Green. A bike.")
+
+    await answer_rows(ways(an_answerer(model), blocks=True), [COLOUR], quiet)
+
+    assert [bool(one.until) for one in model.requests[:4]] == [False] * 3 + [True]
 
 
 async def test_failed_turns_are_shown_in_the_row() -> None:

@@ -104,6 +104,16 @@ def test_the_interval_is_the_same_every_time() -> None:
     assert metrics.bootstrap(values) == metrics.bootstrap(values)
 
 
+def test_a_quantile_has_an_interval_round_it() -> None:
+    values = [float(number) for number in range(101)]
+
+    low, high = metrics.quantile_bootstrap(values, 0.9)
+
+    assert metrics.quantile(values, 0.9) == 90
+    assert 80 < low < 90 < high < 99
+    assert metrics.quantile_bootstrap([], 0.9) == (0.0, 0.0)
+
+
 def test_paired_differences_need_the_same_questions() -> None:
     assert metrics.differences([1.0, 0.0], [0.0, 0.0]) == [1.0, 0.0]
     with pytest.raises(ValueError, match="zip"):

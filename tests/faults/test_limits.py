@@ -12,7 +12,7 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from itertools import count
@@ -50,7 +50,9 @@ class Echoes:
         self.strangers: list[Turn] = []
         self._answer_s = answer_s
 
-    async def answer(self, turn: Turn, cancelled: threading.Event) -> Record:
+    async def answer(
+        self, turn: Turn, cancelled: threading.Event, show: Callable[[str], None]
+    ) -> Record:
         await self.free.wait()
         await asyncio.sleep(self._answer_s)
         own = turn.message.address.key

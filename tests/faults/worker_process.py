@@ -716,7 +716,9 @@ class _Answerer:
         self._points = points
         self._answer_s = settings.answer_s
 
-    async def answer(self, turn: Turn, cancelled: threading.Event) -> Record:
+    async def answer(
+        self, turn: Turn, cancelled: threading.Event, show: Callable[[str], None]
+    ) -> Record:
         asked: Any = turn.message.data.get("answer_s", self._answer_s)
         await asyncio.sleep(asked / 2)
         self._points.passed("mid generation", turn.question)

@@ -337,7 +337,39 @@ class WritesSomethingElse(Model):
 
 class CannotBeStopped(Model):
     def generate(self, request: GenerationRequest) -> list[Candidate]:
-        return super().generate(replace(request, cancelled=None, deadline=None))
+        return super().generate(replace(request, cancelled=None, timeout_s=None))
+
+
+class TellsTheLastWord(Model):
+    def generate(self, request: GenerationRequest) -> list[Candidate]:
+        told = request.on_text or (lambda sibling, text: None)
+        words = replace(request, on_text=lambda k, text: told(k, text.split()[-1]))
+        return super().generate(words)
+
+
+class TellsHalf(Model):
+    def generate(self, request: GenerationRequest) -> list[Candidate]:
+        told = request.on_text or (lambda sibling, text: None)
+        half = replace(request, on_text=lambda k, text: told(k, "d") if k else None)
+        return super().generate(half)
+
+
+class GoesOnForEver(Model):
+    def generate(self, request: GenerationRequest) -> list[Candidate]:
+        return super().generate(replace(request, until=None))
+
+
+class BeginsAnew(Model):
+    def generate(self, request: GenerationRequest) -> list[Candidate]:
+        return super().generate(replace(request, begun=None))
+
+
+class ForgetsWhatWasDrawn(Model):
+    def generate(self, request: GenerationRequest) -> list[Candidate]:
+        if request.begun is None:
+            return super().generate(request)
+        begun = replace(request.begun, tokens=(), log_probs=())
+        return super().generate(replace(request, begun=begun))
 
 
 class ReadsInCompany(Model):
@@ -424,6 +456,11 @@ BROKEN: list[tuple[type, Any, str]] = [
     (c.LanguageModelContract, WritesTooMuch(), "as_many_candidates"),
     (c.LanguageModelContract, WritesSomethingElse(), "same_candidates"),
     (c.LanguageModelContract, CannotBeStopped(), "what_is_late"),
+    (c.LanguageModelContract, TellsTheLastWord(), "told_as_it_grows"),
+    (c.LanguageModelContract, TellsHalf(), "told_as_it_grows"),
+    (c.LanguageModelContract, GoesOnForEver(), "ends_where"),
+    (c.LanguageModelContract, BeginsAnew(), "go_on_from"),
+    (c.LanguageModelContract, ForgetsWhatWasDrawn(), "go_on_from"),
     (c.LanguageModelContract, ReadsInCompany(), "reads_text"),
 ]
 
@@ -566,6 +603,11 @@ class StatusFails(Service):
         raise ConnectionError("no such channel")
 
 
+class SendsItsFrames(Service):
+    async def frame(self, address: Address, text: str) -> None:
+        await super().send(address, Reply(text=text), text)
+
+
 class TakesNoRisk(Service):
     delivery = "exactly_once"  # type: ignore[assignment]  # which nobody can
 
@@ -629,6 +671,7 @@ class TestAConnectorThatLooksKeepsTheContract(ServiceContract):
         (TakesNoRisk, "it_says_which_risk", AssertionError),
         (FindsEverything, "what_was_sent_is_found", AssertionError),
         (StatusFails, "status_comes_and_goes", ConnectionError),
+        (SendsItsFrames, "the_place_of_its_frames", AssertionError),
     ],
 )
 def test_the_connector_contract_catches_what_is_broken(

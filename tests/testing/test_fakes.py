@@ -6,7 +6,6 @@ import asyncio
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
@@ -126,11 +125,41 @@ def test_a_held_reply_can_be_cancelled() -> None:
 
 def test_a_held_reply_ends_at_its_deadline() -> None:
     model = ScriptedLanguageModel(["yes"], gate=threading.Event())
-    late = replace(a_request(candidates=1), deadline=time.monotonic() + 0.01)
+    late = replace(a_request(candidates=1), timeout_s=0.01)
 
     [candidate] = model.generate(late)
 
     assert (candidate.text, candidate.finish) == ("", "length")
+
+
+def test_a_reply_is_written_word_by_word_until_it_is_asked_to_stop() -> None:
+    model = ScriptedLanguageModel([["Five days. Or six.", "No"]])
+    told: list[tuple[int, str]] = []
+    request = replace(
+        a_request(),
+        until=lambda text: text.endswith("."),
+        on_text=lambda sibling, text: told.append((sibling, text)),
+    )
+
+    block, whole = model.generate(request)
+
+    assert (block.text, block.finish) == ("Five days.", "block")
+    assert (whole.text, whole.finish) == ("No", "stop")
+    assert told == [(0, "Five"), (0, "Five days."), (1, "No")]
+
+
+def test_a_reply_goes_on_from_what_is_begun() -> None:
+    model = ScriptedLanguageModel(["Five days. Or six.", ["Five days.\nSo.", "Well."]])
+    request = replace(a_request(candidates=1), until=lambda text: text.endswith("."))
+    (begun,) = model.generate(request)
+
+    same, other = model.generate(replace(a_request(), begun=begun, max_new_tokens=1))
+
+    assert (same.text, same.finish) == ("Five days.\nSo.", "stop")
+    assert (other.text, other.finish) == ("Five days. Well.", "stop")
+    assert list(same.tokens[:2]) == list(begun.tokens)
+    assert list(same.log_probs[:2]) == list(begun.log_probs)
+    assert len(same.tokens) == len(same.log_probs) == 3
 
 
 def test_messages_are_rendered_readably_and_counted_by_words() -> None:
@@ -292,3 +321,18 @@ def test_the_kit_loads_neither_torch_nor_pytest() -> None:
     )
 
     assert loaded.stdout.strip() == "set()"
+
+
+async def test_frames_are_kept_and_can_be_waited_for() -> None:
+    connector = MemoryConnector(timeout_s=0.05)
+
+    await connector.frame(an_address(), "Five")
+    await connector.frame(an_address(), "Five days.")
+
+    assert [await connector.next_frame(), await connector.next_frame()] == [
+        "Five",
+        "Five days.",
+    ]
+    assert connector.frames == [(an_address(), "Five"), (an_address(), "Five days.")]
+    with pytest.raises(AssertionError, match="no frame came in chat 'c1'"):
+        await connector.next_frame()
