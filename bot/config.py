@@ -38,6 +38,7 @@ Location = tuple[int | str, ...]
 
 TEN_YEARS_D = 3650  # as good as for ever, and far from what a timedelta cannot hold
 HOUR_S = 3600
+SHORT_PROMPT = 200  # tokens that instructions and a question take at least
 
 
 class Section(BaseModel):
@@ -187,6 +188,7 @@ class GenerationConfig(Section):
     kv_tokens: int = Field(
         32_768,
         ge=256,
+        validate_default=True,
         description="tokens whose keys and values are held at once: prompts, "
         "candidates, and prompts kept for the next turn",
     )
@@ -195,6 +197,20 @@ class GenerationConfig(Section):
     )
 
     # What the file does not say is not asked here, so defaults contradict nothing.
+
+    @field_validator("kv_tokens")
+    @classmethod
+    def _holds_a_set(cls, tokens: int, info: ValidationInfo) -> int:
+        rows, reply = info.data.get("candidates", 1), info.data.get("max_new_tokens", 1)
+        needed = rows * reply + SHORT_PROMPT
+        if info.data.get("backend") == "transformers" and tokens < needed:
+            raise PydanticCustomError(
+                "no_set_fits",
+                "{rows} candidates of {reply} tokens and a short prompt need {needed}; "
+                "raise it, or lower candidates or max_new_tokens",
+                {"rows": rows, "reply": reply, "needed": needed},
+            )
+        return tokens
 
     @field_validator("url")
     @classmethod
@@ -215,7 +231,8 @@ class GenerationConfig(Section):
     @field_validator("model_sha256", "device", "precision", "kv_tokens", "queue")
     @classmethod
     def _for_this_process(cls, value: Any, info: ValidationInfo) -> Any:
-        if info.data.get("backend") == "openai":
+        written = value != cls.model_fields[info.field_name or ""].default
+        if written and info.data.get("backend") == "openai":
             raise PydanticCustomError(
                 "other_backend",
                 "is the server's own affair with backend 'openai'; remove it",

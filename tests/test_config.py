@@ -245,3 +245,21 @@ def test_every_setting_has_a_description() -> None:
     assert [undescribed(schema), *map(undescribed, schema["$defs"].values())] == [
         [] for _ in range(1 + len(schema["$defs"]))
     ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "needed"),
+    [
+        ("candidates: 64, max_new_tokens: 4000", 256_200),
+        ("candidates: 64, max_new_tokens: 40, kv_tokens: 1000", 2760),
+    ],
+)
+def test_memory_that_holds_no_candidate_set_is_told_with_what_it_needs(
+    tmp_path: Path, settings: str, needed: int
+) -> None:
+    text = f"knowledge: {{model: m}}\ngeneration: {{model: m, {settings}}}"
+
+    (problem,) = problems_of(tmp_path, text)
+
+    assert "generation.kv_tokens: 64 candidates of" in problem
+    assert f"a short prompt need {needed}; raise it" in problem

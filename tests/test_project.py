@@ -15,7 +15,15 @@ from bot import config
 from bot.app import App
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ("torch", "faiss", "redis", "transformers", "rich", "prompt_toolkit")
+HEAVY = (
+    "torch",
+    "faiss",
+    "redis",
+    "transformers",
+    "openai",
+    "rich",
+    "prompt_toolkit",
+)
 
 
 def modules_after(statement: str) -> set[str]:
