@@ -29,7 +29,7 @@ test: install check  ## everything that CI runs
 	$(BIN)/pytest
 
 test-fast: install  ## tests without models, services and processes, under a minute
-	$(BIN)/pytest -m "not model and not services and not processes"
+	$(BIN)/pytest -m "not model and not services and not processes and not slow"
 
 faults: install  ## the fault suite at full length: thousands of kills, real pauses
 	CHORUS_FAULTS=full $(BIN)/pytest tests/faults -s

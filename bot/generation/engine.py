@@ -16,6 +16,7 @@ Knows nothing about text, nor about transformers.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import Counter
@@ -28,7 +29,13 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import torch
 
 from bot import metrics
-from bot.errors import Overloaded, PluginError, TurnCancelled, TurnError
+from bot.errors import (
+    ChorusError,
+    Overloaded,
+    PluginError,
+    TurnCancelled,
+    TurnError,
+)
 from bot.generation.attention import Read
 from bot.generation.decoding import Calls, called
 from bot.generation.jobs import Job, Writing
@@ -131,6 +138,7 @@ class Engine:
             self._remove(call.job)
             self._thread = self._new_thread()
             self._thread.start()
+        metrics.set_over("failed")
         wrong = f"no answer within {self._limits.plugin_s:g} s; its set was given up"
         call.job.result.set_exception(PluginError(call.plugin, wrong))
 
@@ -161,7 +169,11 @@ class Engine:
                 )
 
     def _check_queue(self, job: Writing) -> None:
-        sets = sum(isinstance(each, Writing) for each in self._waiting)
+        # What lets a customer go first does not keep him out either.
+        ahead = [
+            each for each in _sets(self._waiting) if job.background >= each.background
+        ]
+        sets = len(ahead)
         if sets >= self._limits.queue:
             metrics.set_over("refused")
             raise Overloaded(
@@ -260,7 +272,7 @@ class Engine:
         tokens, log_probs = iter(drawn.tolist()), iter(scores.tolist())
         for (job, _), count in zip(ready, counts, strict=True):
             own = list(islice(tokens, count)), list(islice(log_probs, count))
-            self._guarded(job, partial(job.drawn, *own))
+            self._guarded(job, partial(_take_drawn, job, *own))
 
     def _finish(self) -> None:
         for job in [job for job in self._running if job.finished]:
@@ -321,7 +333,7 @@ class Engine:
         self._short_of_memory = False
         sizes = [read.wanted for read in reads]
         for job, own in zip(jobs, logits.split_with_sizes(sizes), strict=True):
-            self._hand_out(job, own)
+            self._guarded(job, partial(self._hand_out, job, own))
 
     def _wanted(self, job: Job, chunks: int) -> Sequence[Read]:
         """Return what a job reads in this pass, beside `chunks` tokens of prompts."""
@@ -354,8 +366,7 @@ class Engine:
         if not _is_out_of_memory(error):
             logger.error("a step of the generator failed", exc_info=error)
             for job in dict.fromkeys(jobs):
-                name = type(error).__name__
-                self._fail(job, TurnError(f"{job.name}: the generator failed ({name})"))
+                self._fail(job, _fault(job, error))
             return
         logger.warning("the generator ran out of memory; prompts kept are let go")
         self._prefixes.make_room(0)
@@ -383,12 +394,14 @@ class Engine:
 
         return call
 
-    def _guarded(self, job: Job, draw: Callable[[], None]) -> None:
-        """Let what goes wrong with one set be its own."""
+    def _guarded(self, job: Job, step: Callable[[], None]) -> None:
+        """Let what goes wrong with one job be its own."""
         try:
-            draw()
-        except Exception as error:  # noqa: BLE001 - plugins' code, or what looks on
+            step()
+        except ChorusError as error:
             self._fail(job, error)
+        except Exception as error:  # noqa: BLE001 - what looks on, or torch
+            self._fail(job, _fault(job, error))
 
     def _fail(self, job: Job, error: Exception) -> None:
         self._let_go(job)
@@ -445,6 +458,22 @@ def _is_out_of_memory(error: Exception) -> bool:
         return True
     said = str(error) if isinstance(error, RuntimeError) else ""
     return "not enough memory" in said or "can't allocate memory" in said
+
+
+def _take_drawn(job: Writing, tokens: list[int], log_probs: list[float]) -> None:
+    if any(map(math.isnan, log_probs)):
+        raise TurnError(
+            f"{job.name}: the model gave NaN; use another generation.precision, or "
+            "another model"
+        )
+    job.drawn(tokens, log_probs)
+
+
+def _fault(job: Job, error: Exception) -> TurnError:
+    if _is_out_of_memory(error):
+        return _too_large(job)
+    what = f"{type(error).__name__}: {error}"
+    return TurnError(f"{job.name}: the generator failed ({what})")
 
 
 def _too_large(job: Job) -> TurnError:

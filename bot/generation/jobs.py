@@ -174,7 +174,8 @@ class Writing(Job):
     _all_logits: Tensor | None = None
     _rows: Rows | None = None
     _pending: Sequence[Read] = ()
-    _held: list[tuple[Sequence[int], Segment]] = field(default_factory=list)
+    _held: dict[int, tuple[Sequence[int], Segment]] = field(default_factory=dict)
+    _uniforms: Tensor | None = None
 
     def __post_init__(self) -> None:
         self.truncation = truncation_of(self.request)
@@ -190,8 +191,10 @@ class Writing(Job):
 
     def uniforms(self) -> Tensor:
         """Random numbers for the live rows; what ended uses its own up unseen."""
-        count = self.request.candidates
-        return torch.rand(count, generator=self._generator)[self.siblings.live]
+        if self._uniforms is None:  # the same until `drawn`: a draw may be repeated
+            count = self.request.candidates
+            self._uniforms = torch.rand(count, generator=self._generator)
+        return self._uniforms[self.siblings.live]
 
     def drawn(self, tokens: Sequence[int], log_probs: Sequence[float]) -> None:
         """Take what was drawn for the live rows."""
@@ -200,6 +203,7 @@ class Writing(Job):
         drawn = zip(self.siblings.live, tokens, log_probs, strict=True)
         for number, token, log_prob in drawn:
             column[number], scores[number] = token, log_prob
+        self._uniforms = None
         self._extend(column, scores)
 
     def draw(self, logits: Tensor, calls: Calls) -> None:
@@ -232,7 +236,7 @@ class Writing(Job):
         self.logits, self._pending = logits, ()
 
     def held(self) -> Sequence[tuple[Sequence[int], Segment]]:
-        return self._held
+        return list(self._held.values())
 
     def release(self, prefixes: Prefixes) -> None:
         self.prompt.release(prefixes)
@@ -262,6 +266,12 @@ class Writing(Job):
         self.watch(self.siblings, parents)
         live = self.siblings.live
         came_from = parents or range(len(self.siblings.rows))
+        # What nobody goes on from, or ends in, is not held any longer.
+        self._held = {
+            number: self._held[parent]
+            for number, parent in enumerate(came_from)
+            if parent in self._held
+        }
         self._hold(
             number
             for number, parent in enumerate(came_from)
@@ -277,7 +287,7 @@ class Writing(Job):
             place = self.siblings.place(number)
             tokens = self.siblings.rows[number].tokens[:length]
             segment = self._rows.segment(place, length).clone()
-            self._held.append(((*self.prompt.tokens, *tokens), segment))
+            self._held[number] = ((*self.prompt.tokens, *tokens), segment)
 
     def _spread(self, logits: Tensor) -> Tensor:
         """Return logits of all k rows: plugins see those that ended as they were."""

@@ -220,7 +220,7 @@ class _Watch:
     def __init__(self, text: Text, request: GenerationRequest) -> None:
         self._request = request
         begun = request.begun
-        first = text.growing(begun.text if begun else "", begun.tokens if begun else ())
+        first = text.growing(begun.tokens if begun else ())
         self._texts = [first.copy() for _ in range(request.candidates)]
 
     def __call__(self, siblings: Siblings, parents: Sequence[int] | None) -> None:
@@ -230,18 +230,24 @@ class _Watch:
             zip(siblings.rows, self._texts, strict=True)
         ):
             # A row that had ended before has not got anything new.
-            if len(row.tokens) > text.length and text.add(row.tokens[-1]):
-                self._look(number, row, text)
+            if len(row.tokens) > text.length:
+                grown = text.add(row.tokens[-1])
+                if grown or row.finish:
+                    self._look(number, row, text, grown=grown)
 
-    def _look(self, number: int, row: Row, text: Growing) -> None:
+    def _look(self, number: int, row: Row, text: Growing, *, grown: bool) -> None:
         request = self._request
         shown = settled(text.text, request.stop)
         if any(stop in text.text for stop in request.stop):
             row.finish = "stop"
-        elif request.until is not None and request.until(shown):
-            # An end token, drawn at the same moment, says more than the block's end.
+        elif row.finish:
+            # Nothing more will come that could make a stop string of its end.
+            grown = grown or shown != text.text
+            shown = text.text
+        if grown and request.until is not None and request.until(shown):
+            # An end, found at the same moment, says more than a block's.
             row.finish = "stop" if row.finish == "stop" else "block"
-        if request.on_text is not None:
+        if grown and request.on_text is not None:
             request.on_text(number, shown)
 
 

@@ -54,8 +54,10 @@ class Prefixes:
     def match(self, tokens: Sequence[int]) -> Match:
         """Return what is known of the beginning, and hold it until `release`."""
         node, segments, length = None, list[Segment](), 0
-        for node, same in self._walk(tokens):
-            segments.append(node.segment[..., :same, :])
+        for each, same in list(self._walk(tokens)):
+            # Split where it ends, so that no more is held than was found.
+            node = each if same == len(each.tokens) else self._split(each, same)
+            segments.append(node.segment)
             length += same
         self._use(node)
         for each in _upwards(node):

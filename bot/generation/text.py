@@ -50,10 +50,18 @@ class Text:
         text = text[: min(ends)] if ends else text.rstrip("\N{REPLACEMENT CHARACTER}")
         return text.strip()
 
-    def growing(self, begun: str, tokens: Sequence[int]) -> Growing:
-        """Return a text that goes on from `begun`, which `tokens` spell."""
-        stream = DecodeStream(ids=list(tokens), skip_special_tokens=True)
-        return Growing(self._tokenizer.backend_tokenizer, stream, begun)
+    def growing(self, tokens: Sequence[int]) -> Growing:
+        """Return a text that goes on from what `tokens` spell."""
+        # A stream takes whole characters as its beginning; the rest is added to it.
+        whole = len(tokens)
+        while (text := self.raw(tokens[:whole])).endswith("\N{REPLACEMENT CHARACTER}"):
+            whole -= 1
+        stream = DecodeStream(ids=list(tokens[:whole]), skip_special_tokens=True)
+        growing = Growing(self._tokenizer.backend_tokenizer, stream, text)
+        for token in tokens[whole:]:
+            growing.add(token)
+        growing.length = 0
+        return growing
 
     def raw(self, tokens: Sequence[int]) -> str:
         text: str = self._tokenizer.decode(tokens, skip_special_tokens=True)

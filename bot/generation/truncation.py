@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from bot.errors import PluginError
 from bot.generation.decoding import needed
 from bot.interfaces import GenerationRequest, Truncates, Truncation
 
@@ -33,12 +34,27 @@ def truncation_of(request: GenerationRequest) -> Truncation | None:
     if not isinstance(request.sampler, Truncates):
         return None
     whole = request.sampler.truncation
+    for each in [request.sampler, *processors]:
+        if isinstance(each, Truncates):
+            _check(each.name, each.truncation)
     for each in processors:
         if not isinstance(each, Truncates) or not _is_min_p(each.truncation):
             return None
         # Two minima: what the larger one keeps, the smaller keeps too.
         whole = replace(whole, min_p=max(whole.min_p, each.truncation.min_p))
     return whole
+
+
+def _check(plugin: str, truncation: object) -> None:
+    if not isinstance(truncation, Truncation) or not (
+        0 <= truncation.temperature < math.inf
+        and truncation.top_k >= 0
+        and 0 < truncation.top_p <= 1
+        and 0 <= truncation.min_p <= 1
+    ):
+        raise PluginError(
+            plugin, f"wants {truncation!r}; keep to what bot.interfaces.Truncation says"
+        )
 
 
 def _is_min_p(truncation: Truncation) -> bool:
@@ -54,17 +70,41 @@ def draw(
     log-probabilities [r] under the logits as they are. `uniforms` [r] in [0, 1) decide,
     one for each row; a row's draw depends on nothing but its own row.
     """
-    vocabulary = logits.shape[1]
+    # Rows that look at slices of other sizes are drawn apart: which of two equal tokens
+    # is in a slice, and in what order, depends on its size.
+    tokens = torch.empty(len(logits), dtype=torch.long, device=logits.device)
+    sizes = [_slice(one, logits.shape[1]) for one in truncations]
+    for size in set(sizes):
+        rows = [row for row, own in enumerate(sizes) if own == size]
+        chosen = [truncations[row] for row in rows]
+        if len(rows) == len(sizes):
+            tokens = _drawn(logits, chosen, uniforms, size)
+        else:
+            tokens[rows] = _drawn(logits[rows], chosen, uniforms[rows], size)
+    scores = logits.gather(1, tokens.unsqueeze(1)).squeeze(1) - logits.logsumexp(dim=1)
+    return tokens, scores
+
+
+def _slice(truncation: Truncation, vocabulary: int) -> int:
+    """How many of the likeliest tokens are looked at first; 0: the first of them."""
+    if not truncation.temperature:
+        return 0
+    return min(truncation.top_k or SLICE, vocabulary)
+
+
+def _drawn(
+    logits: Tensor, truncations: Sequence[Truncation], uniforms: Tensor, size: int
+) -> Tensor:
+    if not size:
+        return logits.argmax(dim=1)
     settings = _settings(truncations, logits)
-    kept = min(max(one.top_k or SLICE for one in truncations), vocabulary)
-    values, ids = logits.topk(kept, dim=1)
+    values, ids = logits.topk(size, dim=1)
     places, complete = _places(values, settings, uniforms, logits)
     tokens = ids.gather(1, places)
     if not bool(complete.all()):
         rows = (~complete).nonzero().squeeze(1)
         tokens[rows] = _drawn_from_all(logits[rows], settings.of(rows), uniforms[rows])
-    chosen = logits.gather(1, tokens).squeeze(1)
-    return tokens.squeeze(1), chosen - logits.logsumexp(dim=1)
+    return tokens.squeeze(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +128,11 @@ class _Settings:
 
 
 def _settings(truncations: Sequence[Truncation], logits: Tensor) -> _Settings:
-    """Greedy is the likeliest of one."""
     columns = zip(
         *(
             (
-                one.temperature or 1.0,
-                (one.top_k or math.inf) if one.temperature else 1,
+                one.temperature,
+                one.top_k or math.inf,
                 one.top_p,
                 math.log(one.min_p) if one.min_p else -math.inf,
             )
@@ -123,7 +162,8 @@ def _places(
     norm = scaled.logsumexp(dim=1, keepdim=True)
     if not bool(closed.all()):
         # What lies outside is as likely as it is, though it will not be drawn.
-        over_all = (logits / settings.temperature).logsumexp(dim=1, keepdim=True)
+        left = logits.masked_fill(logits < floor, -math.inf)
+        over_all = (left / settings.temperature).logsumexp(dim=1, keepdim=True)
         norm = torch.where(closed, norm, over_all)
     chances = (scaled - norm).exp()
     sums = chances.cumsum(dim=1)
