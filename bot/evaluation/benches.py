@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,12 @@ BENCHES: Mapping[str, str] = {
     "state": "bot.evaluation.bench_state:state_bench",
 }
 
+# Those that take `only`: a part of the names of the cases to measure.
+IN_PARTS = frozenset({"generation"})
 
-def bench(name: str) -> Bench:
+
+def bench(name: str, only: str = "") -> Bench:
+    """Return a bench, or the part of it that `only` chooses."""
     module, _, function = BENCHES[name].partition(":")
-    found: Bench = getattr(import_module(module), function)
-    return found
+    found: Callable[..., list[BenchRow]] = getattr(import_module(module), function)
+    return partial(found, only=only) if only else found

@@ -38,7 +38,8 @@ class BenchRow:
     """
     One case measured both ways in one run; medians. A `ratio` above 1 means ours is
     better. `spread` is the range of the repeats: (ours, theirs), each (low, high).
-    What nobody else does has no `baseline`, nor what comes from one.
+    What nobody else does has no `baseline`, nor what comes from one. `also` are further
+    figures of the case, by name.
     """
 
     case: str
@@ -48,6 +49,7 @@ class BenchRow:
     unit: str
     more_is_better: bool = False
     spread: Sequence[Interval] = field(default=())
+    also: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def ratio(self) -> float | None:
@@ -65,6 +67,7 @@ class BenchRow:
             "unit": self.unit,
             "ratio": self.ratio,
             "spread": [list(pair) for pair in self.spread],
+            "also": dict(self.also),
         }
 
 

@@ -7,9 +7,10 @@ down slows both; round 0 warms up and does not count.
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bot.evaluation.metrics import Interval
@@ -39,19 +40,59 @@ def measured(
     clock: Callable[[], float] = time.perf_counter,
 ) -> BenchRow:
     """Return the medians over `rounds`, in the contest's unit."""
-    times: list[tuple[float, float]] = []
+    times = raced(
+        {"ours": contest.ours, "theirs": contest.theirs},
+        rounds=rounds,
+        warm_up=warm_up,
+        clock=clock,
+    )
+    return compared(
+        contest.case,
+        [seconds * contest.per_second for seconds in times["ours"]],
+        contest.baseline,
+        [seconds * contest.per_second for seconds in times["theirs"]],
+        contest.unit,
+    )
+
+
+def raced(
+    ways: Mapping[str, Callable[[int], object]],
+    *,
+    rounds: int,
+    enough_s: float = math.inf,
+    warm_up: bool = True,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """
+    Return the seconds that each way took in each round. A way that has taken
+    `enough_s` in all sits the other rounds out.
+    """
+    times: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(0 if warm_up else 1, rounds + 1):
-        ours = _spent(contest.ours, number, clock)
-        theirs = _spent(contest.theirs, number, clock)
-        times.append((ours * contest.per_second, theirs * contest.per_second))
-    ours_times, their_times = zip(*times[-rounds:], strict=True)
+        for name, way in ways.items():
+            if sum(times[name]) >= enough_s:
+                continue
+            seconds = _spent(way, number, clock)
+            if number > 0:
+                times[name].append(seconds)
+    return times
+
+
+def compared(
+    case: str,
+    ours: Sequence[float],
+    baseline: str,
+    theirs: Sequence[float],
+    unit: str,
+) -> BenchRow:
+    """Return the row of one case: the medians and ranges of both ways' repeats."""
     return BenchRow(
-        case=contest.case,
-        ours=statistics.median(ours_times),
-        baseline=contest.baseline,
-        theirs=statistics.median(their_times),
-        unit=contest.unit,
-        spread=(_range(ours_times), _range(their_times)),
+        case=case,
+        ours=statistics.median(ours),
+        baseline=baseline,
+        theirs=statistics.median(theirs),
+        unit=unit,
+        spread=(spread(ours), spread(theirs)),
     )
 
 
@@ -63,5 +104,5 @@ def _spent(
     return clock() - began
 
 
-def _range(times: tuple[float, ...]) -> Interval:
+def spread(times: Sequence[float]) -> Interval:
     return (min(times), max(times))

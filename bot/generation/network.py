@@ -59,16 +59,13 @@ class Network:
         sample: Sequence[int] = (),
         grid: GridSize | None = None,
     ) -> None:
-        self._device = _device(device)
+        self._device = device_of(device)
         self._model = _load(folder, self._device, number_type(precision, self._device))
-        if precision == "int8":
-            pack_int8(self._model, sample, folder.name)
-        elif self._device.type == "cpu":
-            pack_linear_layers(self._model)
         self.end_tokens = _end_tokens(self._model)
         self._grid: Grid | None = None
         self.shape = self._proven_shape(folder)
         self.context_tokens = self._context_tokens(folder)
+        self._pack(precision, sample, folder.name)
         if grid is not None:
             self._grid = self._proven_grid(grid)
 
@@ -134,6 +131,15 @@ class Network:
         logits: Tensor = output.logits[0].float()
         return logits
 
+    def _pack(self, precision: Precision, sample: Sequence[int], name: str) -> None:
+        """Pack what was proven: rounding would blur the proof."""
+        if precision == "int8":
+            self._model.set_attn_implementation("eager")
+            pack_int8(self._model, sample, name)
+            self._model.set_attn_implementation(attention.NAME)
+        elif self._device.type == "cpu":
+            pack_linear_layers(self._model, "float32")
+
     @torch.inference_mode()
     def _proven_shape(self, folder: Path) -> Shape:
         """
@@ -143,7 +149,7 @@ class Network:
         attention.register()
         try:
             plain = self._read_plainly()
-            shape = _shape(self._model, self._device)
+            shape = shape_of(self._model, self._device)
             self._model.set_attn_implementation(attention.NAME)
             found, _ = self._read_in_parts(shape)
         except Exception as error:  # whatever a model makes of arguments it ignores
@@ -260,7 +266,8 @@ def _positions(read: Read) -> Tensor:
     return torch.arange(read.start, read.start + new).repeat(count)
 
 
-def _shape(model: Any, device: torch.device) -> Shape:
+def shape_of(model: Any, device: torch.device) -> Shape:
+    """Return what a token's keys and values look like in a model of transformers."""
     config = model.config.get_text_config()
     heads: int = config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
@@ -289,10 +296,11 @@ def _unsupported(folder: Path, found: str) -> str:
 
 def is_on_gpu(device: Device) -> bool:
     """Return whether a model will run on a GPU."""
-    return _device(device).type == "cuda"
+    return device_of(device).type == "cuda"
 
 
-def _device(device: Device) -> torch.device:
+def device_of(device: Device) -> torch.device:
+    """Return where to run; ModelError for a GPU that is not there."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():

@@ -66,8 +66,8 @@ class Int8Linear(nn.Module):
 class TwiceInt8Linear(nn.Module):
     """
     A linear layer with int8 weights, and activations of two int8 numbers: what rounding
-    took from a row is a row of its own in the same product. It costs half as much again
-    as one, less than float32, and what remains is the rounding of the weights.
+    took from a row is a row of its own in the same product. It costs up to twice as
+    much as one, less than float32, and only the rounding of the weights remains.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
@@ -119,9 +119,7 @@ class _Int8Weight:
         return coarse, (rows - coarse).mul_(2 * levels)
 
 
-def pack_linear_layers(
-    model: Any, precision: Literal["float32", "int8"] = "float32"
-) -> None:
+def pack_linear_layers(model: Any, precision: Literal["float32", "int8"]) -> None:
     """
     Replace every linear layer of a float32 model of transformers, for good. With int8
     the model is run once, so its attention must be one that needs nothing else.
@@ -143,11 +141,11 @@ def _pack_int8(model: Any) -> None:
         weight, bias = _weight_and_bias(layer)
         # What leads back to the hidden size reads the widest range of values, and
         # what the head gets wrong nothing after it can mend.
-        if layer is head or weight.shape[1] > weight.shape[0] == hidden:
-            packed: nn.Module = TwiceInt8Linear(weight, bias)
+        twice = layer is head or weight.shape[1] > weight.shape[0] == hidden
+        if twice or layer not in largest:
+            setattr(parent, name, TwiceInt8Linear(weight, bias))
         else:
-            packed = Int8Linear(weight, bias, largest[layer])
-        setattr(parent, name, packed)
+            setattr(parent, name, Int8Linear(weight, bias, largest[layer]))
 
 
 def is_linear(layer: nn.Module) -> bool:

@@ -459,6 +459,109 @@ def test_models_are_listed_and_fetched_on_request_only() -> None:
     ]
 
 
+class FittingApp(FakeApp):
+    """A bot whose generator is a folder with a configuration of a small model."""
+
+    def __init__(self, folder: Path, **generation: Any) -> None:
+        settings = {"model": str(folder), "precision": "float32", "device": "cpu"}
+        super().__init__(
+            config=Config(
+                knowledge=KnowledgeConfig(model="e", budget_tokens=188),
+                generation=GenerationConfig.model_validate(settings | generation),
+            )
+        )
+        self._folder = folder
+
+    def weights(self) -> list[Weights]:
+        (embedder,) = super().weights()
+        generator = replace(
+            embedder,
+            source=str(self._folder),
+            folder=self._folder,
+            present=(self._folder / "config.json").is_file(),
+        )
+        return [embedder, generator]
+
+
+def a_llama(folder: Path) -> Path:
+    """Write what is known of a model without its weights: 10,000 parameters."""
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 161}
+    described = {"model_type": "llama", **sizes, **heads}
+    (folder / "config.json").write_text(json.dumps(described))
+    return folder
+
+
+def test_models_fit_says_what_the_generator_takes(tmp_path: Path) -> None:
+    app = FittingApp(a_llama(tmp_path), kv_tokens=20_000, candidates=5)
+
+    result = invoke(app, "models", "--fit")
+
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    rows = dict(line.split("  ", 1) for line in result.stdout.splitlines())
+    found = {what: amount.strip() for what, amount in rows.items()}
+    assert found["device, precision"] == "cpu, float32"
+    assert found["keys and values of a token"] == "0.1 kB"  # 2 x 2 x 1 x 8 x 4 bytes
+    assert found["generation.kv_tokens"] == "20,000"
+    assert found["tokens of a set"] == "1,480 = 1,000 + 5 x 96"
+    assert found["sets at once"].startswith("13; with all the memory ")
+
+
+def test_models_fit_json_is_the_contract(tmp_path: Path) -> None:
+    result = invoke(FittingApp(a_llama(tmp_path)), "models", "--fit", "--json")
+
+    printed = json.loads(result.stdout)
+    assert list(printed) == [
+        "model",
+        "device",
+        "precision",
+        "parameters",
+        "memory_bytes",
+        "kept_bytes",
+        "weights_bytes",
+        "left_bytes",
+        "kv_bytes_per_token",
+        "placed_tokens",
+        "fitting_tokens",
+        "kv_tokens",
+        "set_tokens",
+        "sets",
+        "most_sets",
+        "problems",
+    ]
+    assert printed["weights_bytes"] == 4 * printed["parameters"]
+    assert printed["kv_bytes_per_token"] == 128
+    assert printed["problems"] == []
+
+
+def test_models_fit_says_what_does_not_fit(tmp_path: Path) -> None:
+    app = FittingApp(a_llama(tmp_path), kv_tokens=1479, candidates=5)
+
+    result = invoke(app, "models", "--fit")
+
+    assert result.exit_code == 0
+    assert result.stderr.startswith("generation.kv_tokens: 1479 are allowed, and one")
+
+
+def test_models_fit_needs_the_weights_to_be_here(tmp_path: Path) -> None:
+    result = invoke(FittingApp(tmp_path), "models", "--fit")
+
+    assert result.exit_code == 2
+    assert "is not here yet; add --fetch to fetch it first" in result.stderr
+
+
+def test_models_fit_knows_nothing_of_a_server() -> None:
+    settings = {"model": "g", "backend": "openai", "url": "http://127.0.0.1:1/v1"}
+    generation = GenerationConfig.model_validate(settings)
+    app = FakeApp(config=CONFIG.model_copy(update={"generation": generation}))
+
+    result = invoke(app, "models", "--fit")
+
+    assert result.exit_code == 2
+    assert "'openai' keeps the weights on its own machine" in result.stderr
+
+
 def test_forget_says_what_was_erased() -> None:
     app = FakeApp()
 

@@ -8,7 +8,7 @@ import pytest
 
 from bot.evaluation.bench_retrieval import Bm25
 from bot.evaluation.report import row
-from bot.evaluation.timing import Contest, measured
+from bot.evaluation.timing import Contest, measured, raced
 
 
 def test_a_row_has_the_means_their_intervals_and_the_number_of_questions() -> None:
@@ -48,7 +48,21 @@ def test_a_contest_reports_medians_after_a_warm_up_and_who_was_faster() -> None:
         "unit": "ms",
         "ratio": 2.0,
         "spread": [[1000.0, 3000.0], [4000.0, 10000.0]],
+        "also": {},
     }
+
+
+def test_who_has_taken_enough_time_sits_the_other_rounds_out() -> None:
+    clock = spending([5.0, 5.0, 1.0, 4.0, 1.0, 4.0, 1.0])
+
+    times = raced(
+        {"fast": lambda _: None, "slow": lambda _: None},
+        rounds=3,
+        enough_s=8,
+        clock=clock.__next__,
+    )
+
+    assert times == {"fast": [1.0, 1.0, 1.0], "slow": [4.0, 4.0]}
 
 
 def spending(seconds: list[float]) -> Iterator[float]:
