@@ -32,7 +32,7 @@ COMMANDS: Mapping[str, str] = {
     "plugins": "List the plugins that are installed, the enabled ones first.",
     "check": "Check a configuration file and show every problem at once.",
     "schema": "Print the JSON Schema of the configuration file.",
-    "models": "List the configured models, and fetch them.",
+    "models": "List the configured models, fetch them, and say what fits.",
     "conversations": "List the conversations, those with work to do first.",
     "dead-letters": "List the messages that were set aside, or have one tried again.",
     "forget": "Erase what is stored about a person.",

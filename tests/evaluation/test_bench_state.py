@@ -96,6 +96,7 @@ def test_a_row_without_a_baseline_has_no_ratio() -> None:
         "unit": "ms",
         "ratio": None,
         "spread": [],
+        "also": {},
     }
 
 
