@@ -241,18 +241,25 @@ class Engine:
 
     def _draw(self) -> None:
         """Draw for every set that has logits, many at once where that is possible."""
-        together: list[tuple[Writing, Tensor]] = []
-        for job in _sets(self._running):
-            if job.logits is None or job.finished:
-                continue
+        ready = [
+            (job, job.logits)
+            for job in _sets(self._running)
+            if job.logits is not None and not job.finished
+        ]
+        for job, logits in ready:
             metrics.tokens_drawn(len(job.siblings.live))
             if job.truncation is None:
-                draw_own = partial(job.draw, job.logits, self._calls(job))
-                self._guarded(job, draw_own)
-            else:
-                together.append((job, job.logits))
+                self._guarded(job, partial(job.draw, logits, self._calls(job)))
+        together = [(job, logits) for job, logits in ready if job.truncation]
         if together:
             self._draw_together(together)
+        for job, _ in ready:
+            self._note_first_token(job)
+
+    def _note_first_token(self, job: Writing) -> None:
+        if job.first_token is None:
+            job.first_token = self._clock()
+            metrics.first_token(job.first_token - job.submitted)
 
     def _draw_together(self, ready: Sequence[tuple[Writing, Tensor]]) -> None:
         counts = [len(job.siblings.live) for job, _ in ready]

@@ -249,7 +249,10 @@ class Grid:
             self._pass(size)
         torch.cuda.current_stream().wait_stream(beside)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # Other threads may use the GPU meanwhile, for the embedder or a plugin.
+        with torch.cuda.graph(
+            graph, pool=self._pool, capture_error_mode="thread_local"
+        ):
             logits = self._pass(size)
         self._pool = graph.pool()
         return graph, logits

@@ -10,7 +10,6 @@ about text: tokens in, tokens out.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -19,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
-from bot import metrics
 from bot.generation.attention import Read
 from bot.generation.decoding import Calls, Drawing, Siblings, drawn_log_probs
 from bot.generation.kv import Rows, Segment, Shape
@@ -260,9 +258,6 @@ class Writing(Job):
         went_on = self.siblings.live
         self.siblings.extend(tokens, log_probs, parents, done)
         self.logits = None
-        if self.first_token is None:
-            self.first_token = time.monotonic()
-            metrics.first_token(self.first_token - self.submitted)
         self.watch(self.siblings, parents)
         live = self.siblings.live
         came_from = parents or range(len(self.siblings.rows))
