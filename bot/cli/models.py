@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @config_option
 @json_option
 def command(*, path: Path, as_json: bool, fetch: bool, fit: bool) -> None:
-    """List the configured models, and fetch them."""
+    """List the configured models, fetch them, and say what fits."""
     with opened(path) as bot:
         if fetch:
             bot.app.fetch_models()
