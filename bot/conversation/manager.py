@@ -13,7 +13,14 @@ import asyncio
 import resource
 import sys
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Collection,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from datetime import datetime
 from types import TracebackType
 from typing import Literal, Protocol, Self
@@ -30,7 +37,7 @@ from bot.conversation.patience import Patience
 from bot.conversation.store import Store
 from bot.conversation.tokens import Tokens
 from bot.conversation.worker import Answerer, Worker
-from bot.errors import ChorusError
+from bot.errors import ChorusError, StoreError
 from bot.interfaces import Accepted, Action, Connector, ShowsFrames
 from bot.model import Event, Record
 
@@ -273,8 +280,18 @@ def _peak_mib() -> int:
 
 
 def _only(group: BaseExceptionGroup) -> BaseException:
-    """Return the one error in the group, so that the operator reads its sentence."""
-    errors = group.exceptions
-    while len(errors) == 1 and isinstance(errors[0], BaseExceptionGroup):
-        errors = errors[0].exceptions
-    return errors[0] if len(errors) == 1 else group
+    """
+    Return the one error in the group, so that the operator reads its sentence. A store
+    that is away may end several tasks at once; they say the same.
+    """
+    errors = list(_leaves(group))
+    alike = all(isinstance(error, StoreError) for error in errors)
+    return errors[0] if alike or len(errors) == 1 else group
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if not isinstance(error, BaseExceptionGroup):
+        yield error
+        return
+    for each in error.exceptions:
+        yield from _leaves(each)

@@ -16,7 +16,7 @@ import redis
 
 from bot.config import Config, ConversationConfig
 from bot.conversation import overview
-from bot.conversation.manager import ConversationManager, MemoryUsedUp
+from bot.conversation.manager import ConversationManager, MemoryUsedUp, _only
 from bot.conversation.redis_server import EmbeddedRedis
 from bot.conversation.state import turn_id
 from bot.conversation.store import Store
@@ -1134,3 +1134,16 @@ async def test_a_process_that_grows_to_its_limit_ends_to_be_started_again(
 
     await saying
     assert bot.connector.replies() == ["hello!"]
+
+
+def test_a_store_that_ends_several_tasks_at_once_is_told_once() -> None:
+    away = StoreError("cannot be reached")
+    inner = BaseExceptionGroup("a crew", [StoreError("cannot be reached")])
+
+    assert _only(BaseExceptionGroup("tasks", [away, inner])) is away
+
+
+def test_different_failures_are_told_together() -> None:
+    group = BaseExceptionGroup("tasks", [StoreError("away"), ValueError("ours")])
+
+    assert _only(group) is group
