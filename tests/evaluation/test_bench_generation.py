@@ -62,6 +62,8 @@ from bot.evaluation.bench_generation_scale import (
 from bot.interfaces import GenerationRequest, LanguageModel
 from bot.model import Candidate
 
+pytestmark = pytest.mark.slow  # test-fast does without
+
 SHIPPED = Path(__file__).parents[2] / "config" / "bot.yaml"
 TINY_CONFIG: dict[str, Any] = {
     "hidden_size": 32,

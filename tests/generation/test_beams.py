@@ -19,6 +19,8 @@ from bot.interfaces import GenerationRequest
 from bot.testing import a_turn
 from plugins.samplers.beam import Beam
 
+pytestmark = pytest.mark.slow  # test-fast does without
+
 PROMPT = "How long does a refund take?"
 NEW_TOKENS = 8
 BEAMS = 4

@@ -41,6 +41,8 @@ from plugins.samplers.multinomial import Multinomial
 if TYPE_CHECKING:
     from torch import Tensor
 
+pytestmark = pytest.mark.slow  # test-fast does without
+
 T = TypeVar("T")
 
 END = 2

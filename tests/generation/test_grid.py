@@ -20,6 +20,8 @@ from bot.interfaces import Draw, GenerationRequest, Sampler, Truncation
 from bot.model import Candidate, Turn
 from bot.testing.makers import a_turn
 
+pytestmark = pytest.mark.slow  # test-fast does without
+
 SIZE = GridSize(sets=4, rows=3, prompt_tokens=96, reply_tokens=24)
 Folders = Callable[[str], Path]
 

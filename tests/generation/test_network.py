@@ -20,6 +20,8 @@ from bot.generation.network import Network
 if TYPE_CHECKING:
     from torch import Tensor
 
+pytestmark = pytest.mark.slow  # test-fast does without
+
 KINDS = [
     "llama",
     "qwen2",

@@ -48,6 +48,8 @@ from bot.testing.contracts import LanguageModelContract
 from bot.testing.makers import a_candidate, a_turn
 from tests.generation.openai_stand_in import Fault, StandIn, log_prob
 
+pytestmark = pytest.mark.slow  # test-fast does without
+
 KEY = "sk-very-secret"
 SENTENCE = "Red is warm. Blue is cold. Green is neither of them."
 EVERYTHING = Truncation()

@@ -18,6 +18,8 @@ from bot.generation.packing import (
     pack_linear_layers,
 )
 
+pytestmark = pytest.mark.slow  # test-fast does without
+
 needs_int8 = pytest.mark.skipif(
     torch.backends.quantized.engine not in {"x86", "fbgemm"},
     reason="torch has no int8 kernels for this processor",

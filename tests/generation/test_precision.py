@@ -28,6 +28,9 @@ if TYPE_CHECKING:
         generator: Path
 
 
+pytestmark = pytest.mark.slow  # test-fast does without
+
+
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 needs_int8 = pytest.mark.skipif(
     torch.backends.quantized.engine not in {"x86", "fbgemm"},

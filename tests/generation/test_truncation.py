@@ -21,6 +21,8 @@ from plugins.samplers.multinomial import Multinomial
 if TYPE_CHECKING:
     from torch import Tensor
 
+pytestmark = pytest.mark.slow  # test-fast does without
+
 DRAWS = 6_000
 
 
