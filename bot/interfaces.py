@@ -156,12 +156,18 @@ class Truncation:
     top_p: float = 1.0
     min_p: float = 0.0
 
+    @property
+    def is_min_p(self) -> bool:
+        """Whether it cuts by min-p alone, or not at all."""
+        return self == Truncation(min_p=self.min_p)
+
 
 @runtime_checkable
 class Truncates(Protocol):
     """
     A sampler or logits processor that does nothing but truncate. Where all of a turn's
-    do, the engine draws for every turn of its batch at once and calls no `begin`.
+    do, the engine draws for every turn of its batch at once and calls no `begin`. A
+    processor can do it by min-p alone: all else would depend on the order of the steps.
     """
 
     @property

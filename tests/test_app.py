@@ -9,7 +9,8 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 
 from bot import hookimpl
-from bot.app import App, ChannelPlugins
+from bot.app import App
+from bot.channels import ChannelPlugins
 from bot.config import Channel, Config
 from bot.errors import ConfigError
 from bot.model import Reply, Turn

@@ -392,8 +392,7 @@ def _more_than_truncates(request: GenerationRequest) -> str:
     return next(
         one.name
         for one in request.logits_processors
-        if not isinstance(one, Truncates)
-        or one.truncation != Truncation(min_p=one.truncation.min_p)
+        if not (isinstance(one, Truncates) and one.truncation.is_min_p)
     )
 
 

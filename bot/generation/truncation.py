@@ -38,7 +38,7 @@ def truncation_of(request: GenerationRequest) -> Truncation | None:
         if isinstance(each, Truncates):
             _check(each.name, each.truncation)
     for each in processors:
-        if not isinstance(each, Truncates) or not _is_min_p(each.truncation):
+        if not isinstance(each, Truncates) or not each.truncation.is_min_p:
             return None
         # Two minima: what the larger one keeps, the smaller keeps too.
         whole = replace(whole, min_p=max(whole.min_p, each.truncation.min_p))
@@ -55,11 +55,6 @@ def _check(plugin: str, truncation: object) -> None:
         raise PluginError(
             plugin, f"wants {truncation!r}; keep to what bot.interfaces.Truncation says"
         )
-
-
-def _is_min_p(truncation: Truncation) -> bool:
-    """A processor's own temperature or top-k would depend on the order of the steps."""
-    return truncation == Truncation(min_p=truncation.min_p)
 
 
 def draw(

@@ -17,7 +17,8 @@ from typing import cast
 import pytest
 from click.testing import CliRunner, Result
 
-from bot.app import App, ChannelPlugins
+from bot.app import App
+from bot.channels import ChannelPlugins
 from bot.cli import chorus
 from bot.config import Config
 from bot.conversation.manager import ConversationManager

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bot.app import App, ChannelPlugins
+from bot.app import App
+from bot.channels import ChannelPlugins
 from bot.config import Config
 from bot.conversation import overview
 from bot.errors import StoreError

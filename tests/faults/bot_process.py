@@ -30,7 +30,7 @@ import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
 from bot import explain, hookimpl
-from bot.app import ChannelPlugins
+from bot.channels import ChannelPlugins
 from bot.cli.logs import log_to_stderr
 from bot.config import Config
 from bot.conversation import overview
