@@ -298,11 +298,19 @@ class Engine:
             waiting = sorted(self._waiting, key=_urgency)
         for job in waiting:
             unread = sum(each.prompt.left for each in self._running)
-            if unread >= self._chunk() or not self._begin(job):
+            if unread >= self._chunk() or not self._began(job):
                 return  # nobody overtakes: a large set would wait for ever
 
+    def _began(self, job: Job) -> bool:
+        """Begin a job, or fail it, unless it would better wait; return whether."""
+        try:
+            return self._begin(job)
+        # Left in line, it would do the same at every step, and all would wait for it.
+        except Exception as error:  # noqa: BLE001
+            self._fail(job, _fault(job, error))
+            return True
+
     def _begin(self, job: Job) -> bool:
-        """Begin a job unless it would better wait; return whether it was begun."""
         known = self._prefixes.known(job.prompt.tokens)
         for other in self._running:
             # Somebody is just reading what this one could go on from.

@@ -10,6 +10,7 @@ about text: tokens in, tokens out.
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -115,7 +116,7 @@ class Prompt:
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class Job:
+class Job(ABC):
     """
     What every job has. `need` are the tokens of memory that it takes at most; `charge`
     what of it is not, or no longer, shared with others.
@@ -133,16 +134,16 @@ class Job:
     begun: float = 0.0
 
     @property
-    def finished(self) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def finished(self) -> bool: ...
 
+    @abstractmethod
     def reads(self) -> Sequence[Read]:
         """What is to be read now that the prompt has been; the same until `take`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def take(self, logits: Tensor) -> None:
         """Take the logits of what was read, the prompt's last ones first."""
-        raise NotImplementedError
 
     def held(self) -> Sequence[tuple[Sequence[int], Segment]]:
         """What was read beyond the prompt: all tokens up to there, and its segment."""

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from bot.errors import Overloaded, PluginError, TurnCancelled, TurnError
 from bot.generation import language_model as language_model_module
@@ -32,11 +32,13 @@ from bot.generation.engine import CHUNK_ALONE, CHUNK_BESIDE, Engine, Limits
 from bot.generation.kv import Shape
 from bot.generation.language_model import TransformersModel
 from bot.generation.network import Network
+from bot.generation.prefixes import Prefixes
 from bot.interfaces import Draw, GenerationRequest, LogitsProcessor, Sampler, Truncation
 from bot.model import Candidate, Turn
 from bot.testing import a_turn
 from plugins.logits.min_p import MinP
 from plugins.samplers.multinomial import Multinomial
+from tests.generation.oracles import END, PlainSampler, Reference
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +47,6 @@ pytestmark = pytest.mark.slow  # test-fast does without
 
 T = TypeVar("T")
 
-END = 2
 PATIENCE_S = 20.0  # more than anything here takes
 SHORT = "Hi"
 MIDDLE = "How long does a refund take?"
@@ -62,22 +63,6 @@ def multinomial(**settings: Any) -> Multinomial:
 
 
 GREEDY = multinomial(temperature=0.0)
-
-
-@dataclass
-class Own:
-    """A sampler that the engine has to call."""
-
-    name: str = "own"
-
-    def begin(
-        self, turn: Turn, siblings: int, generator: torch.Generator
-    ) -> Callable[[Tensor], Draw]:
-        def step(logits: Tensor) -> Draw:
-            chances = logits.softmax(dim=1)
-            return Draw(tokens=chances.multinomial(1, generator=generator)[:, 0])
-
-        return step
 
 
 @dataclass
@@ -256,7 +241,7 @@ def a_request(
 
 
 COMPANY = [
-    a_request(SHORT, 3, 30, Own(), seed=11),
+    a_request(SHORT, 3, 30, PlainSampler(), seed=11),
     a_request(LONG, 2, 20, multinomial(top_k=0), MinP(MinP.Settings(minimum=0.1))),
     a_request(MIDDLE + " And where?", 4, 9, multinomial(temperature=2.0), seed=13),
     a_request(LONG + "Yes.", 1, 40, GREEDY, seed=14),
@@ -301,37 +286,6 @@ def same(
 # Greedy sets are those of transformers
 
 
-@dataclass
-class Reference:
-    """transformers, one text at a time."""
-
-    folder: Path
-
-    def __post_init__(self) -> None:
-        self.model: Any = AutoModelForCausalLM.from_pretrained(self.folder)
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(self.folder)
-
-    def greedy(self, prompt: str, new: int) -> list[int]:
-        ids = torch.tensor([self.tokenizer.encode(prompt, add_special_tokens=False)])
-        output = self.model.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            do_sample=False,
-            max_new_tokens=new,
-            pad_token_id=END,
-        )
-        drawn: list[int] = output[0, ids.shape[1] :].tolist()
-        return drawn
-
-    @torch.inference_mode()
-    def log_probs(self, prompt: str, tokens: Sequence[int]) -> list[float]:
-        ids = self.tokenizer.encode(prompt, add_special_tokens=False)
-        logits = self.model(torch.tensor([[*ids, *tokens]])).logits[0]
-        scores = logits[len(ids) - 1 : -1].log_softmax(dim=1)
-        found: list[float] = scores.gather(1, torch.tensor([tokens]).T)[:, 0].tolist()
-        return found
-
-
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2", "mistral", "gemma2"])
 def test_greedy_sets_that_join_and_leave_midway_are_those_of_transformers(
     bench: Callable[..., Bench], tiny_folder: Callable[[str], Path], kind: str
@@ -361,7 +315,9 @@ def test_greedy_sets_that_join_and_leave_midway_are_those_of_transformers(
 # The same, whoever else is there
 
 
-@pytest.mark.parametrize("sampler", [multinomial(), multinomial(top_k=0), Own()])
+@pytest.mark.parametrize(
+    "sampler", [multinomial(), multinomial(top_k=0), PlainSampler()]
+)
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_a_seed_gives_the_same_candidates_whatever_else_is_written(
     bench: Callable[..., Bench], kind: str, sampler: Sampler
@@ -455,7 +411,7 @@ def disturbed(
 
 
 @pytest.mark.parametrize("at", [1, 6])
-@pytest.mark.parametrize("sampler", [multinomial(), Own()])
+@pytest.mark.parametrize("sampler", [multinomial(), PlainSampler()])
 def test_cancelling_one_set_leaves_the_others_unchanged(
     bench: Callable[..., Bench],
     company_alone: list[list[Candidate]],
@@ -528,7 +484,7 @@ class Hanging:
     ) -> Callable[[Tensor], Draw]:
         if self.where == "begin":
             self.let_go.wait(PATIENCE_S)
-        step = Own().begin(turn, siblings, generator)
+        step = PlainSampler().begin(turn, siblings, generator)
         calls = iter(range(10_000))
 
         def hang(logits: Tensor) -> Draw:
@@ -811,6 +767,30 @@ def test_another_failure_of_the_network_fails_who_was_in_the_pass_and_no_more(
     assert own.nothing_is_held()
 
 
+def test_a_set_that_cannot_even_be_taken_up_fails_and_lets_the_next_one_pass(
+    bench: Callable[..., Bench],
+    company_alone: list[list[Candidate]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = bench()
+    known = Prefixes.known
+    cursed = own.model._text.tokens("cursed")
+
+    def fails_for_one(prefixes: Prefixes, tokens: Sequence[int]) -> int:
+        if list(tokens) == cursed:
+            raise ZeroDivisionError
+        return known(prefixes, tokens)
+
+    monkeypatch.setattr(Prefixes, "known", fails_for_one)
+
+    error, its = own.write(a_request("cursed"), COMPANY[0])
+
+    assert isinstance(error, TurnError)
+    assert "the generator failed (ZeroDivisionError: )" in str(error)
+    assert same(its, company_alone[0])
+    assert own.nothing_is_held()
+
+
 # The end
 
 
@@ -914,7 +894,7 @@ def test_a_newcomers_prompt_is_read_in_chunks_beside_those_who_write(
         joined.extend(own.ask_in_line(a_request(prompt, 2, 10)) for prompt in prompts)
 
     own.spy.at[2] = join
-    own.model.generate(a_request(SHORT, 3, 60, Own()))
+    own.model.generate(a_request(SHORT, 3, 60, PlainSampler()))
 
     results(joined)
     beside = own.spy.tokens_in_passes()[2:]
@@ -1005,7 +985,7 @@ def test_a_text_grows_by_whole_characters_up_to_the_candidates_own(
         assert shown == [text[:end] for end in range(1, len(text) + 1)]
 
 
-@pytest.mark.parametrize("sampler", [multinomial(top_k=0, top_p=1.0), Own()])
+@pytest.mark.parametrize("sampler", [multinomial(top_k=0, top_p=1.0), PlainSampler()])
 def test_whatever_bytes_are_drawn_a_text_only_grows(
     bench: Callable[..., Bench], sampler: Sampler
 ) -> None:
@@ -1278,7 +1258,7 @@ class Nonsense:
     def begin(
         self, turn: Turn, siblings: int, generator: torch.Generator
     ) -> Callable[[Tensor], Draw]:
-        return Own().begin(turn, siblings, generator)
+        return PlainSampler().begin(turn, siblings, generator)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from bot.interfaces import (
 from bot.model import Turn
 from bot.testing.contracts import LanguageModelContract
 from bot.testing.makers import a_turn
+from tests.generation.oracles import END, PlainSampler, Reference
 
 if TYPE_CHECKING:
     # A fixture's type; tests' folders are no packages, so it cannot be imported.
@@ -48,20 +49,6 @@ class Greedy:
         self, turn: Turn, siblings: int, generator: torch.Generator
     ) -> Callable[[Tensor], Draw]:
         return lambda logits: Draw(tokens=logits.argmax(dim=1))
-
-
-@dataclass
-class Multinomial:
-    name: str = "multinomial"
-
-    def begin(
-        self, turn: Turn, siblings: int, generator: torch.Generator
-    ) -> Callable[[Tensor], Draw]:
-        def draw(logits: Tensor) -> Draw:
-            chances = logits.softmax(dim=1)
-            return Draw(tokens=chances.multinomial(1, generator=generator)[:, 0])
-
-        return draw
 
 
 @dataclass
@@ -144,9 +131,6 @@ def tiny_alphabet() -> dict[int, int]:
     return found
 
 
-END = 2
-
-
 @pytest.fixture(scope="module")
 def shipped(model_folders: ModelFolders) -> TransformersModel:
     return TransformersModel(model_folders.generator, "smollm2", "cpu", threads=1)
@@ -170,7 +154,7 @@ def test_greedy_candidates_are_those_of_transformers(
 
     candidates = model.generate(a_request(candidates=3, max_new_tokens=40))
 
-    expected = transformers_greedy(tiny_folder(kind), PROMPT, 40)
+    expected = Reference(tiny_folder(kind)).greedy(PROMPT, 40)
     assert [list(each.tokens) for each in candidates] == [expected] * 3
 
 
@@ -189,7 +173,7 @@ def test_greedy_text_of_the_shipped_model_is_that_of_transformers(
     one = model.generate(a_request(prompt, max_new_tokens=24))
     three = model.generate(a_request(prompt, 3, max_new_tokens=24))
 
-    expected = transformers_greedy(model_folders.generator, prompt, 24)
+    expected = Reference(model_folders.generator).greedy(prompt, 24)
     assert [list(each.tokens) for each in one + three] == [expected] * 4
     assert "\N{REPLACEMENT CHARACTER}" not in one[0].text
     assert "leaves" in one[0].text.lower()
@@ -211,21 +195,6 @@ def test_the_shipped_model_stops_by_itself_and_scores_what_it_wrote(
     assert scored == pytest.approx(written.log_probs[:-1], abs=1e-4)
 
 
-def transformers_greedy(folder: Path, prompt: str, new: int) -> list[int]:
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt").input_ids
-    output = model.generate(
-        ids,
-        attention_mask=torch.ones_like(ids),
-        do_sample=False,
-        max_new_tokens=new,
-        pad_token_id=END,
-    )
-    drawn: list[int] = output[0, ids.shape[1] :].tolist()
-    return drawn
-
-
 # Log-probabilities: those of a plain forward pass
 
 
@@ -237,11 +206,11 @@ def test_drawn_log_probs_are_those_of_a_plain_forward_pass(
     hotter = Changing(lambda drawn, logits: logits / 3)
 
     candidates = model.generate(
-        a_request(candidates=4, sampler=Multinomial(), processors=[hotter])
+        a_request(candidates=4, sampler=PlainSampler(), processors=[hotter])
     )
 
     for each in candidates:
-        expected = plain_log_probs(tiny_folder(kind), PROMPT, list(each.tokens))
+        expected = Reference(tiny_folder(kind)).log_probs(PROMPT, list(each.tokens))
         assert each.log_probs == pytest.approx(expected, abs=1e-4)
 
 
@@ -263,22 +232,9 @@ def test_scored_log_probs_are_those_of_a_plain_forward_pass(
     tokenizer = AutoTokenizer.from_pretrained(tiny_folder(kind))
     for (prompt, continuation), scores in zip(pairs, scored, strict=True):
         ids = tokenizer.encode(continuation, add_special_tokens=False)
-        expected = plain_log_probs(tiny_folder(kind), prompt, ids)
+        expected = Reference(tiny_folder(kind)).log_probs(prompt, ids)
         assert scores.dtype == np.float32
         assert scores == pytest.approx(expected, abs=1e-4)
-
-
-def plain_log_probs(folder: Path, prompt: str, continuation: list[int]) -> list[float]:
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    start: list[int] = tokenizer.encode(prompt, add_special_tokens=False)
-    with torch.inference_mode():
-        logits = model(torch.tensor([start + continuation])).logits[0]
-    log_probs = logits.log_softmax(dim=1)
-    return [
-        log_probs[len(start) - 1 + place, token].item()
-        for place, token in enumerate(continuation)
-    ]
 
 
 def test_many_continuations_are_scored_like_each_alone(
@@ -326,14 +282,14 @@ def test_scoring_under_the_prompt_just_answered_reads_no_prompt_again(
 
 
 def test_the_same_request_gives_the_same_candidates(tiny: TransformersModel) -> None:
-    request = a_request(candidates=5, sampler=Multinomial(), seed=7)
+    request = a_request(candidates=5, sampler=PlainSampler(), seed=7)
 
     first = tiny.generate(request)
-    tiny.generate(a_request("something in between", 3, Multinomial()))
+    tiny.generate(a_request("something in between", 3, PlainSampler()))
 
     assert tiny.generate(request) == first
     assert len({each.tokens for each in first}) > 1
-    assert tiny.generate(a_request(candidates=5, sampler=Multinomial())) != first
+    assert tiny.generate(a_request(candidates=5, sampler=PlainSampler())) != first
 
 
 def test_first_tokens_are_drawn_as_often_as_the_model_says(
@@ -342,7 +298,7 @@ def test_first_tokens_are_drawn_as_often_as_the_model_says(
     draws = 4000
     chances = first_token_chances(tiny)
 
-    drawn = tiny.generate(a_request(PROMPT, draws, Multinomial(), max_new_tokens=1))
+    drawn = tiny.generate(a_request(PROMPT, draws, PlainSampler(), max_new_tokens=1))
 
     counts = np.bincount([each.tokens[0] for each in drawn], minlength=len(chances))
     assert chi_square_is_plausible(counts, chances * draws)
@@ -362,14 +318,15 @@ def test_second_tokens_are_drawn_as_often_as_the_model_says(
     drawn = tiny.generate(
         a_request(
             candidates=3000,
-            sampler=Multinomial(),
+            sampler=PlainSampler(),
             processors=[Changing(only_the_likeliest_first)],
             max_new_tokens=2,
         )
     )
 
     counts = np.bincount([each.tokens[1] for each in drawn], minlength=259)
-    chances = np.exp(plain_all_log_probs(tiny_folder("llama"), [first]))
+    reference = Reference(tiny_folder("llama"))
+    chances = reference.next_log_probs(PROMPT, [first])[-1].exp().numpy()
     assert chi_square_is_plausible(counts, chances * 3000)
 
 
@@ -408,7 +365,7 @@ def test_greedy_skips_what_keeps_the_argmax(tiny: TransformersModel) -> None:
 
     tiny.generate(a_request(processors=[keeps, changes], max_new_tokens=1))
     tiny.generate(
-        a_request(sampler=Multinomial(), processors=[keeps], max_new_tokens=1)
+        a_request(sampler=PlainSampler(), processors=[keeps], max_new_tokens=1)
     )
 
     assert called == ["changes", "keeps"]
@@ -467,7 +424,7 @@ def test_a_row_left_alone_goes_on_as_if_it_had_been_alone(
 
     row = tiny.generate(a_request(candidates=3, sampler=sampler, max_new_tokens=3))[1]
 
-    expected = plain_log_probs(tiny_folder("llama"), PROMPT, [71, 72, 73])
+    expected = Reference(tiny_folder("llama")).log_probs(PROMPT, [71, 72, 73])
     assert row.log_probs == pytest.approx(expected, abs=1e-4)
 
 
@@ -486,7 +443,7 @@ def test_rows_continue_the_parents_the_sampler_names(
 
     assert [row.tokens for row in rows] == [(72, 81, 90), (72, 80, 91), (70, 82, 92)]
     for row in rows:
-        expected = plain_log_probs(tiny_folder("llama"), PROMPT, list(row.tokens))
+        expected = Reference(tiny_folder("llama")).log_probs(PROMPT, list(row.tokens))
         assert row.log_probs == pytest.approx(expected, abs=1e-4)
 
 
@@ -504,7 +461,7 @@ def test_a_row_may_leave_an_ended_row_and_an_ended_row_may_be_continued(
     rows = tiny.generate(a_request(candidates=3, sampler=sampler, max_new_tokens=3))
 
     assert [row.tokens for row in rows] == [(END,), (70, 81, 91), (72, 82, 92)]
-    expected = plain_log_probs(tiny_folder("llama"), PROMPT, [70, 81, 91])
+    expected = Reference(tiny_folder("llama")).log_probs(PROMPT, [70, 81, 91])
     assert rows[1].log_probs == pytest.approx(expected, abs=1e-4)
 
 
@@ -514,11 +471,12 @@ def test_beams_of_a_sampler_find_what_exhaustive_search_finds(
     beams = tiny.generate(a_request(candidates=259, sampler=Beams(), max_new_tokens=2))
 
     best = max(beams, key=lambda each: sum(each.log_probs))
-    first = plain_all_log_probs(tiny_folder("llama"), [])
+    reference = Reference(tiny_folder("llama"))
+    first = reference.next_log_probs(PROMPT)[-1].numpy()
     totals: list[tuple[float, tuple[int, ...]]] = [(first[END], (END,))]
     for token in np.argsort(-first)[:20]:
         if token != END:
-            second = plain_all_log_probs(tiny_folder("llama"), [int(token)])
+            second = reference.next_log_probs(PROMPT, [int(token)])[-1].numpy()
             totals.append(
                 (first[token] + second.max(), (int(token), int(second.argmax())))
             )
@@ -548,14 +506,6 @@ class Beams:
             )
 
         return draw
-
-
-def plain_all_log_probs(folder: Path, continuation: list[int]) -> Any:
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    start = AutoTokenizer.from_pretrained(folder).encode(PROMPT)
-    with torch.inference_mode():
-        logits = model(torch.tensor([start + continuation])).logits[0, -1]
-    return logits.log_softmax(dim=0).numpy()
 
 
 def test_a_row_the_sampler_is_done_with_ends_there_cut_short(
@@ -650,7 +600,7 @@ def test_a_cancelled_set_stops_at_the_next_step(tiny: TransformersModel) -> None
         return logits
 
     request = a_request(
-        sampler=Multinomial(),
+        sampler=PlainSampler(),
         processors=[Changing(cancel_at_the_third)],
         cancelled=cancelled,
     )
@@ -738,7 +688,7 @@ def test_a_logits_step_that_breaks_its_contract_is_named(
     tiny: TransformersModel, change: Callable[..., Any], said: str
 ) -> None:
     request = a_request(
-        candidates=2, sampler=Multinomial(), processors=[Changing(change)]
+        candidates=2, sampler=PlainSampler(), processors=[Changing(change)]
     )
 
     with pytest.raises(PluginError, match=f"plugin 'changing'.*{said}"):
