@@ -9,7 +9,6 @@ nor who is shown anything.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -22,8 +21,7 @@ from bot.knowledge.text import sentence_spans
 from bot.model import Candidate
 from bot.ranking import Ranked
 
-# 3.5, v2.0, example.com/a.b, U.S.: the next character says what such a stop is.
-_UNDECIDED = re.compile(r"(?:\d|\S*[./@_]\S*)\.\Z")
+_INSIDE_A_NAME = frozenset("./@_")
 
 Write = Callable[[GenerationRequest], Awaitable[Sequence[Candidate]]]
 
@@ -75,9 +73,20 @@ def ends_block(text: str) -> bool:
     what follows; a stop that only looks like an end costs a round, and no text.
     """
     marked = text.rstrip("*_")  # emphasis that closes after the stop
-    decided = marked[:-1] if _UNDECIDED.search(marked) else marked
+    decided = marked[:-1] if _is_undecided(marked) else marked
     # Would a sentence begin here? A word that opens one is put there to find out.
     return len(sentence_spans(f"{decided} A")) > 1
+
+
+def _is_undecided(text: str) -> bool:
+    """
+    Whether only the next character says what the stop at the end is: 3.5, v2.0,
+    example.com/a.b, U.S.
+    """
+    if not text.endswith("."):
+        return False
+    word = text.rsplit(maxsplit=1)[-1][:-1]
+    return word[-1:].isdecimal() or not _INSIDE_A_NAME.isdisjoint(word)
 
 
 def _end_of_block(begun: Candidate | None) -> Callable[[str], bool]:

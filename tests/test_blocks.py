@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from bot import explain
+from bot import blocks, explain
 from bot.blocks import ends_block
 from bot.config import Config
 from bot.errors import PluginError
@@ -414,6 +417,15 @@ def test_a_block_ends_where_a_sentence_does(text: str) -> None:
 )
 def test_a_block_goes_on_where_only_a_stop_stands(text: str) -> None:
     assert not ends_block(text)
+
+
+@given(st.text(alphabet="a1 ./@_\n字", max_size=12))
+def test_a_stop_is_undecided_after_a_digit_or_within_a_name(text: str) -> None:
+    pattern = re.compile(r"(?:\d|\S*[./@_]\S*)\.\Z")  # cubic, so not in the program
+
+    undecided = blocks._is_undecided(text)
+
+    assert undecided == (pattern.search(text) is not None)
 
 
 @pytest.mark.parametrize(

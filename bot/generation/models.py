@@ -28,7 +28,7 @@ from bot.generation import wheels
 from bot.generation.refusals import check_folder, weights_files
 from bot.interfaces import Progress
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_HUB_ID = re.compile(r"\A[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*\Z")
 _RECORD = "chorus.json"
 
 
@@ -105,7 +105,7 @@ class ModelStore:
             return Path(source).expanduser()
         if source.startswith(wheels.SCHEME):
             wheels.parse(source)
-        elif not _HUB_ID.fullmatch(source):
+        elif not _HUB_ID.match(source):
             raise ModelError(
                 f"model {source!r}: is neither a folder that exists, nor a hub id "
                 "(org/name), nor pypi:NAME==VERSION#PATH-IN-WHEEL; correct the name"

@@ -67,7 +67,7 @@ SILENCE_S = 600.0  # of a set, beyond its own limit
 KEPT_TEXTS = 512  # whose tokens are remembered; a prompt is counted more than once
 BYTES_A_TOKEN = 3  # estimated: English has four and more, digits have one
 # A piece of text that is one token and looks like this is a mark of the model's own.
-_MARK = re.compile(r"[<\[]\S+[>\]]")
+_MARK = re.compile(r"\A[<\[]\S+[>\]]\Z")
 # Where nobody says what is one token: the marks of the known families of models.
 _KNOWN_MARKS = re.compile(
     r"<[|｜][^\s<>]*[|｜]>|</?s>|<(?:bos|eos|pad|unk)>|<(?:start|end)_of_turn>"  # noqa: RUF001 (DeepSeek's)
@@ -170,7 +170,7 @@ class OpenAIServer:
         pieces = self._read(text).pieces if self._tokenizes and text else None
         if pieces is None:
             return set(_KNOWN_MARKS.findall(text))
-        return {piece for piece in pieces if _MARK.fullmatch(piece)}
+        return {piece for piece in pieces if _MARK.match(piece)}
 
     def _tokenized(self, text: str, *, special: bool = False) -> _Read:
         asked = self._words(

@@ -40,8 +40,8 @@ _WORD = re.compile(
     "|[^\\W_\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]+"
 )
 
-# A word, with the white space before it.
-_WITH_SPACE = re.compile(r"\s*\S+")
+# A word, with all the white space before it.
+_WITH_SPACE = re.compile(r"(?<!\s)\s*\S+")
 
 
 class FixedClock:

@@ -39,8 +39,9 @@ _WORD = re.compile(
     rf"(?P<run>[{_SPACELESS}]+)|\d+(?:[.,:]\d+)*|[^\W\d_{_SPACELESS}]+(?:'[^\W\d_]+)?"
 )
 
-# Where a sentence may end: Latin stops before white space, Chinese ones anywhere.
-_STOP = re.compile(r"[.!?…]+[\"'”’»)\]*_]*(?=\s)|[。！？]+[\"'”’」』）]*")
+# Where a sentence may end: Latin stops before white space, Chinese ones anywhere. The
+# lookbehind keeps a search from beginning again inside a run that came to nothing.
+_STOP = re.compile(r"(?<![.!?…])[.!?…]+[\"'”’»)\]*_]*(?=\s)|[。！？]+[\"'”’」』）]*")
 _ABBREVIATION = re.compile(
     r"(?:^|[\s(])"
     r"(?:[a-z]|e\.g|i\.e|u\.s|u\.k|mrs?|ms|dr|prof|st|vs|cf|approx|dept|jr)\.$",
@@ -49,6 +50,8 @@ _ABBREVIATION = re.compile(
 _NUMBER_SIGN = re.compile(
     r"(?:^|[\s(])(?:no|nos|fig|art|sec|ch|p|pp|vol)\.$", re.IGNORECASE
 )
+_ABBREVIATION_CHARACTERS = 16  # more than the longest has, and what is before it
+_VISIBLE = re.compile(r"\S")
 _MARKER = re.compile(r"^\s*(?:[-*+•>]\s+|\d{1,3}[.)]\s+)+")
 _HEADING = re.compile(r"^\s*#{1,6}\s")
 
@@ -205,15 +208,15 @@ def sentences(text: str) -> list[str]:
 
 
 def _unwrapped(text: str) -> Iterable[str]:
-    lines: list[str] = []
+    lines: list[list[str]] = []
     for raw in text.splitlines():
         line = _MARKER.sub("", raw).strip()
         marked = line != raw.strip()
         if lines and lines[-1] and line[:1].islower() and not marked:
-            lines[-1] = f"{lines[-1]} {line}"
+            lines[-1].append(line)
         else:
-            lines.append("" if _HEADING.match(raw) else line)
-    return filter(None, lines)
+            lines.append([] if _HEADING.match(raw) or not line else [line])
+    return [" ".join(parts) for parts in lines if parts]
 
 
 def _split(line: str) -> Iterable[str]:
@@ -229,12 +232,14 @@ def _split(line: str) -> Iterable[str]:
 
 def _is_inside(line: str, start: int, stop: re.Match[str]) -> bool:
     """Whether a stop only looks like the end of a sentence."""
-    so_far, following = line[start : stop.end()], line[stop.end() :].lstrip()
     if stop.group()[0] in "。！？":
         return False
-    if following[:1].islower() or _ABBREVIATION.search(so_far):
+    so_far = line[max(start, stop.end() - _ABBREVIATION_CHARACTERS) : stop.end()]
+    visible = _VISIBLE.search(line, stop.end())
+    following = visible.group() if visible else ""
+    if following.islower() or _ABBREVIATION.search(so_far):
         return True
-    return bool(_NUMBER_SIGN.search(so_far)) and following[:1].isdigit()
+    return bool(_NUMBER_SIGN.search(so_far)) and following.isdigit()
 
 
 def _candidates(groups: Iterable[Sequence[Sentence]]) -> list[Candidate]:

@@ -1,10 +1,14 @@
 # ruff: noqa: RUF001 - Chinese marks are meant
 from __future__ import annotations
 
+import re
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bot.knowledge import text as reading
 from bot.knowledge.text import (
     cleaned,
     estimated_tokens,
@@ -43,6 +47,27 @@ def test_sentences_keep_every_letter_in_order(text: str) -> None:
     assert "".join("".join(sentences(text)).split()) == "".join(text.split())
 
 
+@given(st.text(alphabet=st.sampled_from("aB1 \n.!?…。」)\"'_")))
+def test_a_pattern_that_never_reads_twice_finds_the_same_ends(text: str) -> None:
+    reads_twice = re.compile(
+        """[。！？｡]+[”’」』）)"']*|[.!?…]+["'”’»)\\]]*(?=\\s)|\\n+"""
+    )
+
+    found = [one.span() for one in reading._SENTENCE_END.finditer(text)]
+
+    assert found == [one.span() for one in reads_twice.finditer(text)]
+
+
+@given(st.text(alphabet=st.sampled_from("aB1 _.\n字")))
+def test_a_pattern_that_never_reads_twice_finds_the_same_last_word(text: str) -> None:
+    reads_twice = re.compile(r"[^\W_](?:[.]?[^\W_])*$")
+
+    found = reading._LAST_WORD.search(text)
+    expected = reads_twice.search(text)
+
+    assert (found and found.span()) == (expected and expected.span())
+
+
 def test_a_flood_without_an_end_is_split_quickly() -> None:
     assert sentences("a. " * 50_000)[:1] == [("a. " * 50_000).strip()]
 
@@ -73,6 +98,24 @@ def test_wrapped_lines_are_joined_and_deliberate_ends_kept() -> None:
 
 def test_control_characters_and_lone_surrogates_are_removed() -> None:
     assert cleaned("a\x00b\ud800c\r\nd\te") == "abc\nd\te"
+
+
+def test_a_letter_keeps_as_many_accents_as_a_language_may_have() -> None:
+    flood = "e" + "\u0301" * 50_000 + "\u0316" * 50_000 + "x\u0301"
+
+    kept = cleaned(flood)
+
+    assert kept == "e" + "\u0301" * 30 + "x\u0301"
+
+
+@given(st.text(alphabet="a\u0301\u0316\uff9e字", min_size=40, max_size=200))
+def test_a_clean_text_has_few_accents_in_a_row_when_it_is_normalised(text: str) -> None:
+    once = cleaned(text)
+
+    normal = unicodedata.normalize("NFKD", once)
+    runs = "".join("x" if unicodedata.combining(c) else " " for c in normal).split()
+    assert max(map(len, runs), default=0) <= 30
+    assert cleaned(once) == once
 
 
 @pytest.mark.parametrize(

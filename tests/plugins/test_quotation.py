@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from bot.interfaces import Writer
 from bot.testing import FakeTools, a_passage, a_tools, a_turn
 from bot.testing.contracts import WriterContract
+from plugins.writers import quotation
 from plugins.writers.quotation import Quotation, sentences
 
 
@@ -69,6 +72,28 @@ def test_splitting_loses_no_letter_outside_headings_and_markers(text: str) -> No
     split = "".join(sentences(text))
 
     assert [c for c in split if c in "abA"] == [c for c in text if c in "abA"]
+
+
+@given(st.text(alphabet=st.sampled_from("aB \n.!?…。」)*\"'_")))
+def test_a_pattern_that_never_reads_twice_finds_the_same_stops(text: str) -> None:
+    reads_twice = re.compile(r"[.!?…]+[\"'”’»)\]*_]*(?=\s)|[。！？]+[\"'”’」』）]*")
+
+    found = [one.span() for one in quotation._STOP.finditer(text)]
+
+    assert found == [one.span() for one in reads_twice.finditer(text)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"{'So' * 50} we use approx. 5 of dr. X.", 1),
+        ("Xapprox. Five", 2),
+        (f"{'x' * 20}(e.g. Five", 1),
+        ("mrs. Five", 1),
+    ],
+)
+def test_an_abbreviation_is_told_by_its_last_letters(text: str, expected: int) -> None:
+    assert len(sentences(text)) == expected
 
 
 def quotations(

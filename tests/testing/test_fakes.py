@@ -11,6 +11,8 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import bot.testing
 from bot.errors import DeliveryError, TurnCancelled, TurnError
@@ -25,6 +27,7 @@ from bot.testing import (
     a_tools,
     a_turn,
     an_address,
+    fakes,
 )
 from plugins.samplers.multinomial import Multinomial
 
@@ -73,6 +76,14 @@ def test_an_exception_in_the_script_is_raised() -> None:
     with pytest.raises(TurnError, match="out of memory"):
         model.generate(a_request())
     assert model.generate(a_request())[0].text == "yes"
+
+
+@given(st.text(alphabet="ab \n", max_size=12))
+def test_a_word_has_all_the_space_before_it(text: str) -> None:
+    words = fakes._WITH_SPACE.findall(text)
+
+    assert "".join(words) == text.rstrip()
+    assert [word.strip() for word in words] == text.split()
 
 
 def test_replies_are_cut_like_a_models() -> None:
