@@ -9,8 +9,9 @@ methods wait, on the event loop.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -352,6 +353,104 @@ class ShowsFrames(Protocol):
 
     async def frame(self, address: Address, text: str) -> None:
         """Show all of the text so far, in place of what was shown. Never raises."""
+        ...
+
+
+class Shelf(Protocol):
+    """
+    Where a connector keeps small things of its own between restarts and between
+    processes: which message belongs to which turn, an installation, a chat that moved.
+    Every method may raise StoreError. Names are the connector's alone.
+    """
+
+    async def get(self, name: str) -> bytes | None: ...
+    async def put(
+        self,
+        name: str,
+        value: bytes,
+        *,
+        ttl_s: float | None = None,
+        absent: bool = False,
+    ) -> bool:
+        """Keep `value`; with `absent` only where nothing is. False: it was not kept."""
+        ...
+
+    async def take(self, name: str) -> bytes | None:
+        """Return what is kept and remove it, so that nobody else is given it."""
+        ...
+
+    async def remove(self, name: str) -> None: ...
+    def lock(self, name: str, ttl_s: float) -> AbstractAsyncContextManager[None]:
+        """Hold a lock that others wait for; it is given up after `ttl_s`."""
+        ...
+
+
+@runtime_checkable
+class Keeps(Protocol):
+    """A connector that keeps things; it is given its shelf before `run` and `send`."""
+
+    def keep_on(self, shelf: Shelf) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebRequest:
+    """
+    An HTTP request, its body as it came: check a signature before reading anything.
+    Names of `headers` are in lower case; of what came twice, the last counts.
+    """
+
+    method: str
+    path: str
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebResponse:
+    """What is answered: a status, headers and a body."""
+
+    status: int = 200
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@runtime_checkable
+class AnswersRequests(Protocol):
+    """
+    A connector to which its service speaks by HTTP. `paths` are the ones it answers,
+    each beginning with a slash. `respond` lets StoreError pass: the service is told 503
+    then, and comes again.
+    """
+
+    @property
+    def paths(self) -> Sequence[str]: ...
+    async def respond(self, request: WebRequest) -> WebResponse: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that was looked at: whether it is well, and what to do if it is not."""
+
+    well: bool
+    told: str
+
+
+@runtime_checkable
+class Inspects(Protocol):
+    """A connector that can ask its service whether it is set up right."""
+
+    async def inspect(self) -> Sequence[Finding]:
+        """Ask, change nothing. A service that cannot be reached is a finding too."""
+        ...
+
+
+@runtime_checkable
+class TellsTrouble(Protocol):
+    """A connector that notices when its service stays silent."""
+
+    def trouble(self) -> str | None:
+        """Say what is wrong now in one sentence, for /ready; None when all is well."""
         ...
 
 
