@@ -39,11 +39,14 @@ from bot.config import (
 from bot.errors import ConfigError, StoreError
 from bot.inference import InferenceThread
 from bot.interfaces import (
+    AnswersRequests,
     Connector,
     Embedder,
+    Keeps,
     LanguageModel,
     Named,
     Progress,
+    TellsTrouble,
 )
 from bot.model import Address
 from bot.plugin_manager import Plugins
@@ -59,6 +62,8 @@ if TYPE_CHECKING:
     from bot.knowledge.index import Index
     from bot.knowledge.ingest import IngestReport
     from bot.knowledge.retriever import HybridRetriever
+    from bot.operations import Check
+    from bot.web import Web
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +73,10 @@ Choice = TypeVar("Choice", bound=Named)
 
 
 class App:
-    """Everything built from one configuration. Construct with `from_file`."""
+    """
+    Everything built from one configuration. Construct with `from_file`. `web_url` is
+    where services reach its connectors once it is running, empty where none does.
+    """
 
     def __init__(
         self,
@@ -78,6 +86,7 @@ class App:
         loaded: _Loaded | None = None,
     ) -> None:
         self.config = config
+        self.web_url = ""
         self.plugins = plugins.everywhere
         self._plugins = plugins
         self._progress = progress
@@ -348,16 +357,22 @@ class App:
             connectors = {one.name: one for one in self.plugins.connectors}
         async with AsyncExitStack() as opened:
             store, server = await opened.enter_async_context(self._state())
+            for connector in connectors.values():
+                if isinstance(connector, Keeps):
+                    connector.keep_on(store.shelf(connector.name))
             if not shares and server is not None and not server.owned:
                 raise StoreError(
                     f"data: {str(self.config.data)!r}: in use by another Chorus "
                     f"process; end that one, or name another `data` folder for this one"
                 )
             answers = _Answers()
+            talking = connectors.values() if "connectors" in roles else ()
             if operations is not None:
-                await opened.enter_async_context(
-                    self._operations(operations, store, server, roles, answers)
-                )
+                checks = _checks(store, server, talking)
+                if "workers" in roles:
+                    checks["model"] = answers.trouble
+                await opened.enter_async_context(_watched(operations, store, checks))
+            web = await opened.enter_async_context(self._web(talking))
             if "workers" in roles:
                 # Beside the loop, so that health and readiness can be asked meanwhile.
                 answers.answerer = await asyncio.to_thread(self.answerer)
@@ -377,49 +392,30 @@ class App:
             )
             await self._plugins.bot_started()
             opened.push_async_callback(self._plugins.bot_stopped)
-            yield await opened.enter_async_context(manager)
+            running = await opened.enter_async_context(manager)
+            if web is not None:
+                await opened.enter_async_context(web.answering())
+            yield running
 
     @asynccontextmanager
-    async def _operations(
-        self,
-        settings: OperationsConfig,
-        store: Store,
-        server: EmbeddedRedis | None,
-        roles: Collection[Role],
-        answers: _Answers,
-    ) -> AsyncIterator[None]:
-        """Serve health, readiness and metrics."""
-        from bot.conversation import overview
-        from bot.operations import Check, Operations
-
-        if settings.port is None:
-            yield
+    async def _web(self, connectors: Iterable[Connector]) -> AsyncIterator[Web | None]:
+        """Listen for the services that speak by HTTP; yield None where none does."""
+        if not any(isinstance(one, AnswersRequests) for one in connectors):
+            yield None
             return
+        from bot.web import Web, routes
 
-        async def redis() -> str | None:
-            if server is not None and server.failed is not None:
-                return server.failed
-            try:
-                await store.ping()
-            except StoreError as error:
-                return str(error)
-            return None
-
-        async def model() -> str | None:
-            loaded = answers.answerer is not None
-            return None if loaded else "index and model are still being loaded"
-
-        checks: dict[str, Check] = {"redis": redis}
-        if "workers" in roles:
-            checks["model"] = model
-        async with Operations(
-            host=settings.host,
-            port=settings.port,
-            checks=checks,
-            backlogs=partial(overview.backlogs, store),
-        ) as serving:
-            logger.info("health, readiness and metrics are at %s", serving.url)
-            yield
+        paths = routes(connectors)
+        if not paths:
+            yield None
+            return
+        settings = self.config.web
+        async with Web(host=settings.host, port=settings.port, routes=paths) as web:
+            self.web_url = web.url
+            logger.info(
+                "services reach %s", ", ".join(web.url + path for path in paths)
+            )
+            yield web
 
     # Describing
 
@@ -443,6 +439,10 @@ class _Answers:
 
     answerer: Answerer | None = None
 
+    async def trouble(self) -> str | None:
+        loaded = self.answerer is not None
+        return None if loaded else "index and model are still being loaded"
+
 
 @dataclass(slots=True)
 class _Loaded:
@@ -450,6 +450,51 @@ class _Loaded:
 
     embedder: Embedder | None = None
     language_model: LanguageModel | None = None
+
+
+@asynccontextmanager
+async def _watched(
+    settings: OperationsConfig, store: Store, checks: Mapping[str, Check]
+) -> AsyncIterator[None]:
+    """Serve health, readiness and metrics."""
+    from bot.conversation import overview
+    from bot.operations import Operations
+
+    if settings.port is None:
+        yield
+        return
+    async with Operations(
+        host=settings.host,
+        port=settings.port,
+        checks=checks,
+        backlogs=partial(overview.backlogs, store),
+    ) as serving:
+        logger.info("health, readiness and metrics are at %s", serving.url)
+        yield
+
+
+def _checks(
+    store: Store, server: EmbeddedRedis | None, connectors: Iterable[Connector]
+) -> dict[str, Check]:
+    """Return what readiness asks, by its name there."""
+
+    async def redis() -> str | None:
+        if server is not None and server.failed is not None:
+            return server.failed
+        try:
+            await store.ping()
+        except StoreError as error:
+            return str(error)
+        return None
+
+    async def told(connector: TellsTrouble) -> str | None:
+        return connector.trouble()
+
+    return {"redis": redis} | {
+        f"connector {connector.name}": partial(told, connector)
+        for connector in connectors
+        if isinstance(connector, TellsTrouble)
+    }
 
 
 def _missing_paths(config: Config) -> Iterable[str]:

@@ -279,11 +279,25 @@ class ConversationConfig(Section):
         description="messages that arrive during a turn: queue (each is answered), "
         "merge (answered together) or interrupt (they stop the running turn)",
     )
+    handoff_hours: float = Field(
+        24,
+        gt=0,
+        le=24 * TEN_YEARS_D,
+        description="hours without a message after which a conversation that people "
+        "had taken over is the bot's again",
+    )
 
 
 class WorkersConfig(Section):
     concurrency: int = Field(
         8, ge=1, le=1000, description="conversations one process answers at once"
+    )
+    per_person: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="conversations of one person that one process answers at once, so "
+        "that nobody takes all places; none: half of concurrency",
     )
     lease_s: float = Field(
         15,
@@ -316,6 +330,16 @@ class OperationsConfig(Section):
     )
 
 
+class WebConfig(Section):
+    host: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        description="address where services reach the connectors that they speak to "
+        "by HTTP; a reverse proxy with TLS stands before it",
+    )
+    port: int = Field(8080, ge=0, le=65_535, description="its port; 0: any free one")
+
+
 class RepliesConfig(Section):
     fallback: str = Field(
         "I could not find this in my documents, so I would rather not guess.",
@@ -340,6 +364,54 @@ class RepliesConfig(Section):
         "ask again.",
         description="sent once when too many messages wait, or come in a minute",
     )
+    working: str = Field(
+        "Thinking …",
+        min_length=1,
+        description="shown while an answer is being written, where the platform can",
+    )
+    expired: str = Field(
+        "That button is no longer valid. Please write what you would like.",
+        description="sent when a button is pressed whose reply is not kept any more",
+    )
+    greeting: str = Field(
+        "Hello, I am {name}. Ask me a question; /help lists what else I can do.",
+        description="sent for /start; {name} is the bot's",
+    )
+    handed_over: str = Field(
+        "I have asked a person to take over. They will answer here; write /bot to talk "
+        "to me again.",
+        description="sent when people take over a conversation",
+    )
+    resumed: str = Field(
+        "You are talking to me again. Write /human to ask for a person.",
+        description="sent when a conversation is the bot's again, and for /bot",
+    )
+    nothing_to_explain: str = Field(
+        "There is no answer to explain yet.",
+        description="sent for /why before there was an answer",
+    )
+    forgotten: str = Field(
+        "I have forgotten this conversation: {events} events, {slots} remembered "
+        "values and {records} explanations.",
+        description="sent for /forget; the numbers may be left out",
+    )
+    nothing_to_forget: str = Field(
+        "There was nothing to forget in this conversation.",
+        description="sent for /forget in a conversation that is not remembered",
+    )
+    unknown_command: str = Field(
+        "I do not know the command `/{command}`; `/help` lists those that I know.",
+        description="sent for a command that does not exist, nor one like it",
+    )
+    misspelt_command: str = Field(
+        "I do not know the command `/{command}`; did you mean {near}?",
+        description="sent for a command that does not exist; {near} are similar ones",
+    )
+    help: Mapping[str, str] = Field(
+        default_factory=dict,
+        description="what /help says of a command or an action, by its name, in place "
+        "of its own description; null-length texts leave it out",
+    )
 
 
 class Use(Section):
@@ -362,6 +434,12 @@ class Channel(Section):
 
     match: Match
     persona: str | None = Field(None, description="replaces the bot's persona")
+    language: str | None = Field(
+        None, min_length=1, description="replaces the language of replies"
+    )
+    replies: RepliesConfig | None = Field(
+        None, description="replaces those of the bot's sentences that are written here"
+    )
     plugins: tuple[Use, ...] | None = Field(None, description="replaces the list")
     ranking: RankingConfig | None = Field(None, description="replaces the section")
     during_turn: DuringTurn | None = Field(
@@ -381,6 +459,11 @@ class Config(Section):
     persona: str = Field(
         "You are a helpful support assistant.", description="who the bot is"
     )
+    language: str | None = Field(
+        None,
+        min_length=1,
+        description="the language of replies, such as German; none: the customer's own",
+    )
     data: Path = Field(
         Path(".chorus"), description="folder for state and index, from where you are"
     )
@@ -391,6 +474,7 @@ class Config(Section):
     conversation: ConversationConfig = ConversationConfig()
     workers: WorkersConfig = WorkersConfig()
     operations: OperationsConfig = OperationsConfig()
+    web: WebConfig = WebConfig()
     replies: RepliesConfig = RepliesConfig()
     plugins: tuple[Use, ...] = Field((), description="enabled, first in line first")
     connectors: tuple[Use, ...] = Field((), description="services the bot talks on")
@@ -400,9 +484,28 @@ class Config(Section):
 
     def during_turn(self, address: Address) -> DuringTurn:
         """Return what happens to messages that arrive there during a turn."""
-        own = (channel for channel in self.channels if channel.covers(address))
-        channel = next(own, None)
+        channel = self._channel(address)
         return (channel and channel.during_turn) or self.conversation.during_turn
+
+    def language_for(self, address: Address) -> str | None:
+        """Return the language of replies there; None: the customer's own."""
+        channel = self._channel(address)
+        return (channel and channel.language) or self.language
+
+    def replies_for(self, address: Address) -> RepliesConfig:
+        """Return the bot's sentences there: the channel's where it has its own."""
+        channel = self._channel(address)
+        if channel is None or channel.replies is None:
+            return self.replies
+        own = {
+            name: getattr(channel.replies, name)
+            for name in channel.replies.model_fields_set
+        }
+        return self.replies.model_copy(update=own)
+
+    def _channel(self, address: Address) -> Channel | None:
+        own = (channel for channel in self.channels if channel.covers(address))
+        return next(own, None)
 
     @property
     def fingerprint(self) -> str:
