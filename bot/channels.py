@@ -84,6 +84,13 @@ class ChannelPlugins:
     async def feedback_received(self, event: Event, record: Record | None) -> None:
         await self._of(event.address).feedback_received(event, record)
 
+    async def conversation_handed_over(self, turn: Turn, reason: str) -> None:
+        address = turn.message.address
+        await self._of(address).conversation_handed_over(turn, reason)
+
+    async def conversation_resumed(self, address: Address) -> None:
+        await self._of(address).conversation_resumed(address)
+
     def _of(self, address: Address) -> Plugins:
         own = (plugins for channel, plugins in self.channels if channel.covers(address))
         return next(own, self.everywhere)

@@ -50,8 +50,11 @@ def contract(record: Record) -> dict[str, Any]:
     }
 
 
-def everything(record: Record) -> dict[str, Any]:
-    """Return the whole record as JSON values, without the candidates' token lists."""
+def everything(record: Record, ratings: Sequence[int] = ()) -> dict[str, Any]:
+    """
+    Return the whole record as JSON values, without the candidates' token lists.
+    `ratings` are the last words of those who judged it, 1 or -1 each.
+    """
     slim = [
         replace(candidate, tokens=(), log_probs=()) for candidate in record.candidates
     ]
@@ -59,17 +62,18 @@ def everything(record: Record) -> dict[str, Any]:
     for shown, candidate in zip(whole["candidates"], record.candidates, strict=True):
         shown["tokens"] = len(candidate.tokens)
         shown["log_probs"] = sum(candidate.log_probs)
-    return dict(whole)
+    return {**whole, "ratings": list(ratings)}
 
 
-def text(record: Record) -> str:
-    """Return the turn's story as Markdown."""
+def text(record: Record, ratings: Sequence[int] = ()) -> str:
+    """Return the turn's story as Markdown, and how it was judged."""
     candidates = _without_repeats(record.candidates)
     parts = [
         f"# Turn {record.turn.id}: {record.outcome}",
         f"**Question** {record.turn.question}",
         f"**Reply** {record.reply.text}",
         f"**Why** {record.why}",
+        _judged(ratings),
         _passages(record.turn.passages),
         _candidates(candidates, record.chosen),
         _contributions(candidates),
@@ -81,13 +85,14 @@ def text(record: Record) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def text_with_prompt(record: Record) -> str:
+def text_with_prompt(record: Record, ratings: Sequence[int] = ()) -> str:
     """Return the story for the operator, who may see what the model read."""
+    story = text(record, ratings)
     if not record.turn.prompt:
-        return text(record)
+        return story
     # A fence longer than any in the prompt keeps the prompt from closing it.
     fence = "`" * 8
-    return f"{text(record)}\n\n## Prompt\n\n{fence}\n{record.turn.prompt}\n{fence}"
+    return f"{story}\n\n## Prompt\n\n{fence}\n{record.turn.prompt}\n{fence}"
 
 
 def place(passage: Passage) -> str:
@@ -100,6 +105,11 @@ def place(passage: Passage) -> str:
     if passage.headings:
         where.append(" > ".join(passage.headings))
     return ", ".join(where)
+
+
+def _judged(ratings: Sequence[int]) -> str:
+    good, bad = ratings.count(1), ratings.count(-1)
+    return f"**Judged** good by {good}, bad by {bad}" if ratings else ""
 
 
 def _passages(passages: Sequence[Passage]) -> str:

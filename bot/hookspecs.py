@@ -10,6 +10,7 @@ the next one, or the customer.
 A turn, in order:
 
 - `turn_started`
+- `needs_person`: the first plugin that gives a reason hands the conversation to people
 - `answer_directly`: the first plugin that returns a reply ends the turn here
 - `retrievers` find passages, `prompt_parts` word the instructions
 - the model writes candidates through `logits_processors` and one of `samplers`;
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
         Selector,
         Writer,
     )
-    from bot.model import Candidate, Event, Record, Reply, Turn
+    from bot.model import Address, Candidate, Event, Record, Reply, Turn
 
 hookspec = pluggy.HookspecMarker("chorus")
 hookimpl = pluggy.HookimplMarker("chorus")
@@ -126,6 +127,13 @@ class Imperatives:
         """
 
     @hookspec(firstresult=True)
+    async def needs_person(self, turn: Turn) -> str | None:
+        """
+        Why a person should answer instead of the bot, in a few words, or None. The
+        first reason counts: people have the conversation then, until it is given back.
+        """
+
+    @hookspec(firstresult=True)
     async def answer_directly(self, turn: Turn) -> Reply | None:
         """
         A reply that needs no knowledge and no model, or None. Plugins are asked in
@@ -164,4 +172,22 @@ class PastEvents:
 
     @hookspec
     async def feedback_received(self, event: Event, record: Record | None) -> None:
-        """A customer judged a reply; `record` is its turn, None once that expired."""
+        """
+        A customer judged a reply: `data` of the event has the `turn`, the `rating` (1,
+        -1, or 0 for taken back) and the chosen `candidate`'s place, None when it is not
+        known. `record` is the turn's, None once that expired.
+        """
+
+    @hookspec
+    async def conversation_handed_over(self, turn: Turn, reason: str) -> None:
+        """
+        People have the conversation from this turn on: a plugin or the customer asked
+        for it. `reason` says who, and after a colon why. Not told of `chorus handoff`.
+        """
+
+    @hookspec
+    async def conversation_resumed(self, address: Address) -> None:
+        """
+        The conversation is the bot's again: the customer said so, or people were
+        silent for `conversation.handoff_hours`. Not told of `chorus handoff`.
+        """

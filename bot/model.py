@@ -20,7 +20,7 @@ from urllib.parse import quote, unquote
 from pydantic import JsonValue
 
 EventKind = Literal[
-    "message", "command", "cancel", "reply", "slot", "action", "feedback"
+    "message", "command", "button", "cancel", "reply", "slot", "action", "feedback"
 ]
 Finish = Literal["stop", "length", "block", "cancelled", "written"]
 
@@ -84,11 +84,14 @@ def digest_of(key: str) -> str:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """
-    One fact in a conversation. Connectors hand in `message`, `command`, `cancel` and
-    `feedback` events; the log also holds `reply`, `slot` and `action` events.
+    One fact in a conversation. Connectors hand in `message`, `command`, `button`,
+    `cancel` and `feedback` events; the log also holds `reply`, `slot` and `action`
+    events.
 
     `id` is derived from the content by whoever made the event, so that the same fact
-    delivered twice has the same id. A command's `text` is `name arguments…`.
+    delivered twice has the same id. A command's `text` is `name arguments…`. `data` of
+    a button is the `turn` whose reply showed it and its place there, `button`; of a
+    feedback the `turn` that is judged and the `rating`, 1 or -1 (0 takes it back).
     """
 
     id: str
@@ -194,18 +197,39 @@ class Selection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Citation:
-    """Where a reply's content comes from: a document, and the passage's id in it."""
+    """
+    Where a reply's content comes from: a document, and the passage's id in it. `title`
+    is the document's, and `url` where a customer can read it; both may be empty.
+    """
 
     source: str
     passage: str
+    title: str = ""
+    url: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Button:
+    """
+    Something to press under a reply. Who presses it says `payload`, which the platform
+    never sees: a message, or a command with its slash.
+    """
+
+    text: str
+    payload: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What is sent: Markdown and hints, never a platform's JSON."""
+    """
+    What is sent: Markdown and hints, never a platform's JSON. `feedback` asks the
+    customer whether it helped, where the platform can.
+    """
 
     text: str
     citations: Sequence[Citation] = ()
+    buttons: Sequence[Button] = ()
+    feedback: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,7 +248,9 @@ class ActionResult:
     slots: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
-Outcome = Literal["answered", "declined", "direct", "failed", "cancelled"]
+Outcome = Literal[
+    "answered", "declined", "direct", "failed", "cancelled", "handed_over"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

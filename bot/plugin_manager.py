@@ -43,7 +43,7 @@ if TYPE_CHECKING:
         Selector,
         Writer,
     )
-    from bot.model import Candidate, Event, Record, Reply, Turn
+    from bot.model import Address, Candidate, Event, Record, Reply, Turn
 
 logger = logging.getLogger(__name__)
 
@@ -124,6 +124,20 @@ class Plugins:
                 problems.append(f"{name}: check_config failed with {_told(error)}")
         return problems
 
+    async def needs_person(self, turn: Turn) -> str | None:
+        """Return the first reason any plugin gives; a failing plugin gives none."""
+        for name, ask in self._implementations("needs_person"):
+            reason: object = await _alone(name, "needs_person", ask(turn=turn))
+            if isinstance(reason, str) and reason.strip():
+                return reason.strip()
+            if reason is not None:
+                logger.warning(
+                    "plugin %r: needs_person returned %s, not a reason or None",
+                    name,
+                    _a(reason),
+                )
+        return None
+
     async def answer_directly(self, turn: Turn) -> Reply | None:
         """Return the first reply any plugin gives; a failing plugin gives none."""
         for name, ask in self._implementations("answer_directly"):
@@ -158,6 +172,12 @@ class Plugins:
 
     async def feedback_received(self, event: Event, record: Record | None) -> None:
         await self._tell("feedback_received", event=event, record=record)
+
+    async def conversation_handed_over(self, turn: Turn, reason: str) -> None:
+        await self._tell("conversation_handed_over", turn=turn, reason=reason)
+
+    async def conversation_resumed(self, address: Address) -> None:
+        await self._tell("conversation_resumed", address=address)
 
     async def _tell(self, hook: str, **facts: Any) -> None:
         for name, tell in self._implementations(hook):

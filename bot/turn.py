@@ -20,8 +20,10 @@ from typing import Protocol
 
 from bot import metrics
 from bot.blocks import in_blocks
+from bot.citing import cited
 from bot.config import Config, RepliesConfig
 from bot.errors import KnowledgeError, PluginError, TurnCancelled
+from bot.generation.prompt import in_language
 from bot.inference import InferenceThread, Questions, apart
 from bot.interfaces import (
     Embedder,
@@ -35,7 +37,6 @@ from bot.interfaces import (
 from bot.model import (
     Address,
     Candidate,
-    Citation,
     Outcome,
     Passage,
     Record,
@@ -148,6 +149,9 @@ class Answerer:
         show: Callable[[str], None],
     ) -> Record:
         await pipeline.plugins.turn_started(progress.turn)
+        reason = await pipeline.plugins.needs_person(progress.turn)
+        if reason is not None:
+            return self._handed_over(progress, reason)
         direct = await pipeline.plugins.answer_directly(progress.turn)
         if direct is not None:
             return self._direct(progress, direct)
@@ -199,6 +203,9 @@ class Answerer:
         ]
         progress.problems += asked.problems
         said = [part for part in parts if part]
+        language = self.config.language_for(progress.turn.message.address)
+        if language is not None:
+            said.append(in_language(language))
         return await self.inference.run(
             partial(pipeline.prompter.render, progress.turn, said)
         )
@@ -290,7 +297,7 @@ class Answerer:
         if ranked.chosen is None:
             record = self._declined(progress, ranked.why)
         else:
-            reply = _reply(ranked.candidates[ranked.chosen], progress.turn.passages)
+            reply = cited(ranked.candidates[ranked.chosen], progress.turn.passages)
             record = self._record(progress, "answered", reply, ranked.why)
         return replace(
             record,
@@ -299,17 +306,26 @@ class Answerer:
             orders=ranked.orders,
         )
 
+    def _handed_over(self, progress: _Progress, reason: str) -> Record:
+        # After the colon, because a reason may quote the message and logs must not.
+        why = f"a plugin asked for a person: {reason}"
+        reply = Reply(text=self._replies(progress).handed_over)
+        return self._record(progress, "handed_over", reply, why)
+
     def _direct(self, progress: _Progress, reply: Reply) -> Record:
         return self._record(progress, "direct", reply, "a plugin answered directly")
 
     def _declined(self, progress: _Progress, why: str) -> Record:
-        reply = Reply(text=self.config.replies.fallback)
+        reply = Reply(text=self._replies(progress).fallback)
         return self._record(progress, "declined", reply, why)
 
     def _ended(self, progress: _Progress, outcome: Outcome, why: str) -> Record:
-        replies: RepliesConfig = self.config.replies
+        replies = self._replies(progress)
         text = replies.cancelled if outcome == "cancelled" else replies.apology
         return self._record(progress, outcome, Reply(text=text), why)
+
+    def _replies(self, progress: _Progress) -> RepliesConfig:
+        return self.config.replies_for(progress.turn.message.address)
 
     def _record(
         self, progress: _Progress, outcome: Outcome, reply: Reply, why: str
@@ -328,33 +344,6 @@ def _text(answer: object) -> str | None:
     if answer is None or isinstance(answer, str):
         return None
     return "render must return a text or None"
-
-
-def _reply(candidate: Candidate, passages: Sequence[Passage]) -> Reply:
-    """
-    Cite what the candidate cites; a candidate of the model, which cites nothing
-    itself, is given the passage that it shares most of its words with.
-    """
-    cited = [one for one in passages if one.id in candidate.citations]
-    cited = cited or _nearest(candidate.text, passages)
-    return Reply(
-        text=candidate.text,
-        citations=tuple(
-            Citation(source=passage.source, passage=passage.id) for passage in cited
-        ),
-    )
-
-
-def _nearest(text: str, passages: Sequence[Passage]) -> list[Passage]:
-    """Compare by runs of three characters: they serve any language."""
-    runs = _trigrams(text)
-    shared = [len(runs & _trigrams(passage.text)) for passage in passages]
-    return [passages[shared.index(max(shared))]] if any(shared) else []
-
-
-def _trigrams(text: str) -> set[str]:
-    folded = " ".join(text.casefold().split())
-    return {folded[start : start + 3] for start in range(len(folded) - 2)}
 
 
 def _told(error: Exception) -> str:

@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict
 
 from bot import config, hookimpl, hookspecs, plugin_manager
 from bot.config import Use
-from bot.model import Candidate, Event, Record, Reply, Turn
+from bot.model import Address, Candidate, Event, Record, Reply, Turn
 from bot.plugin_manager import Plugins
-from bot.testing.makers import a_candidate, a_turn, an_event
+from bot.testing.makers import a_candidate, a_turn, an_address, an_event
 
 ROOT = Path(__file__).parents[1]
 GROUPS = (hookspecs.Nouns, hookspecs.Imperatives, hookspecs.PastEvents)
@@ -119,6 +119,10 @@ class Everything:
         return [f"{config.name} is not to my liking"]
 
     @hookimpl
+    async def needs_person(self, turn: Turn) -> str | None:
+        return f" {turn.question} is too hard "
+
+    @hookimpl
     async def answer_directly(self, turn: Turn) -> Reply | None:
         return Reply(text=f"you said {turn.question}")
 
@@ -151,6 +155,14 @@ class Everything:
     @hookimpl
     async def feedback_received(self, event: Event, record: Record | None) -> None:
         told.append(("feedback_received", event, record))
+
+    @hookimpl
+    async def conversation_handed_over(self, turn: Turn, reason: str) -> None:
+        told.append(("conversation_handed_over", turn, reason))
+
+    @hookimpl
+    async def conversation_resumed(self, address: Address) -> None:
+        told.append(("conversation_resumed", address))
 
 
 told: list[tuple[Any, ...]] = []
@@ -227,6 +239,12 @@ def test_hook_check_config(plugins: Plugins) -> None:
     assert problems == [f"everything: {shipped.name} is not to my liking"]
 
 
+async def test_hook_needs_person(plugins: Plugins) -> None:
+    reason = await plugins.needs_person(a_turn("hello"))
+
+    assert reason == "hello is too hard"
+
+
 async def test_hook_answer_directly(plugins: Plugins) -> None:
     reply = await plugins.answer_directly(a_turn("hello"))
 
@@ -283,6 +301,21 @@ async def test_hook_feedback_received(plugins: Plugins) -> None:
     await plugins.feedback_received(event, None)
 
     assert told == [("feedback_received", event, None)]
+
+
+async def test_hook_conversation_handed_over(plugins: Plugins) -> None:
+    turn = a_turn()
+
+    await plugins.conversation_handed_over(turn, "a plugin asked for a person: no")
+
+    told_of = ("conversation_handed_over", turn, "a plugin asked for a person: no")
+    assert told == [told_of]
+
+
+async def test_hook_conversation_resumed(plugins: Plugins) -> None:
+    await plugins.conversation_resumed(an_address())
+
+    assert told == [("conversation_resumed", an_address())]
 
 
 # The hooks and their documentation

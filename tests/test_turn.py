@@ -10,8 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, ConfigDict, Field
 
-from bot.config import Config
+from bot import hookimpl, plugin_manager
+from bot.config import Config, Use
 from bot.errors import PluginError
 from bot.inference import InferenceThread
 from bot.interfaces import GenerationRequest
@@ -122,6 +124,98 @@ async def test_a_question_is_answered_from_passages_and_cited(
     assert len(record.candidates) == 2
     assert set(record.ms) == {"retrieve", "generate", "rank", "total"}
     assert record.config == CONFIG.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("passage", "url"),
+    [
+        (
+            {"source": "https://shop.example/refunds?a=1"},
+            "https://shop.example/refunds?a=1",
+        ),
+        ({"metadata": {"url": "http://shop.example"}}, "http://shop.example"),
+        ({"metadata": {"url": "javascript://shop.example/%0aalert(1)"}}, ""),
+        ({"metadata": {"url": "https://shop.example/a b"}}, ""),
+        ({"metadata": {"url": "https://[half"}}, ""),
+        ({"source": "file:///etc/passwd"}, ""),
+        ({"source": "https:refunds.md"}, ""),
+        ({}, ""),
+    ],
+)
+async def test_a_citation_has_the_documents_title_and_address(
+    inference: InferenceThread, passage: dict[str, Any], url: str
+) -> None:
+    relevant = replace(RELEVANT, title="Refunds", **passage)
+    model = ScriptedLanguageModel(["Refunds take five days."])
+
+    record = await answered(an_answerer(inference, model, [Finds([relevant])]))
+
+    (citation,) = record.reply.citations
+    assert (citation.title, citation.url) == ("Refunds", url)
+    assert (citation.source, citation.passage) == (relevant.source, relevant.id)
+
+
+async def test_only_an_answer_asks_what_the_customer_thinks_of_it(
+    inference: InferenceThread,
+) -> None:
+    model = ScriptedLanguageModel(["Five days.", RuntimeError("no")])
+
+    answer = await answered(an_answerer(inference, model))
+    declined = await answered(an_answerer(inference, model, [Finds([])]))
+    failed = await answered(an_answerer(inference, model))
+
+    assert (answer.outcome, answer.reply.feedback) == ("answered", True)
+    assert (declined.outcome, declined.reply.feedback) == ("declined", False)
+    assert (failed.outcome, failed.reply.feedback) == ("failed", False)
+
+
+class Asks:
+    """A plugin that does what its test wants when asked whether to hand over."""
+
+    class Settings(BaseModel):
+        model_config = ConfigDict(extra="forbid", frozen=True)
+        says: Any = Field(None, description="the reason; raise: fail instead")
+
+    def __init__(self, settings: Settings) -> None:
+        self.says = settings.says
+
+    @hookimpl
+    async def needs_person(self, turn: Turn) -> str | None:
+        if self.says == "raise":
+            raise KeyError(turn.question)
+        return self.says  # type: ignore[no-any-return]  # a stranger's mistake, perhaps
+
+
+class AsksAgain(Asks):
+    """Another one, so that both may be enabled."""
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "outcome", "why"),
+    [
+        ("angry", "rich", "handed_over", "a plugin asked for a person: angry"),
+        (None, "rich", "handed_over", "a plugin asked for a person: rich"),
+        ("raise", "rich", "handed_over", "a plugin asked for a person: rich"),
+        (7, "  ", "answered", "first"),
+        ("raise", None, "answered", "first"),
+    ],
+)
+async def test_the_first_reason_for_a_person_counts_and_a_failing_plugin_has_none(
+    inference: InferenceThread, first: Any, second: Any, outcome: str, why: str
+) -> None:
+    plugins = plugin_manager.load(
+        {
+            "plugins[0]": Use(use=f"{__name__}:Asks", settings={"says": first}),
+            "plugins[1]": Use(use=f"{__name__}:AsksAgain", settings={"says": second}),
+        }
+    )
+    model = ScriptedLanguageModel(["Five days."])
+
+    record = await answered(an_answerer(inference, model, plugins=plugins))
+
+    handed = CONFIG.replies.handed_over
+    assert (record.outcome, record.why) == (outcome, why)
+    assert record.reply.text == (handed if outcome == "handed_over" else "Five days.")
 
 
 async def test_nothing_relevant_means_the_fallback_and_no_generation(

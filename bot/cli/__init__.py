@@ -33,6 +33,8 @@ COMMANDS: Mapping[str, str] = {
     "check": "Check a configuration file and show every problem at once.",
     "schema": "Print the JSON Schema of the configuration file.",
     "models": "List the configured models, fetch them, and say what fits.",
+    "feedback": "List the turns that customers judged, with totals.",
+    "handoff": "List the conversations that people have, hand one over or back.",
     "conversations": "List the conversations, those with work to do first.",
     "dead-letters": "List the messages that were set aside, or have one tried again.",
     "forget": "Erase what is stored about a person.",

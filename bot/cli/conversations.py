@@ -42,6 +42,7 @@ def command(*, limit: int, path: Path, as_json: bool) -> None:
             "undelivered",
             "events",
             "quiet",
+            "people",
             "key",
         ]
         write_table(columns, [_cells(one) for one in found])
@@ -57,6 +58,7 @@ def _cells(one: Overview) -> list[str]:
         _since(one.undelivered, one.undelivered_s),
         str(one.events),
         ago(one.quiet_s),
+        "-" if one.handed_s is None else f"for {ago(one.handed_s)}",
         one.key,
     ]
 

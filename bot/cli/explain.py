@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -22,20 +23,21 @@ from bot.model import Record
 def command(*, turn: str, path: Path, as_json: bool) -> None:
     """Show how a turn was answered, and what was not sent and why."""
     with opened(path) as bot:
-        record = asyncio.run(_record(bot.app, turn))
+        record, ratings = asyncio.run(_record(bot.app, turn))
     if as_json:
-        write_json(explain.everything(record))
+        write_json(explain.everything(record, ratings))
     else:
-        write_markdown(explain.text_with_prompt(record))
+        write_markdown(explain.text_with_prompt(record, ratings))
 
 
-async def _record(app: App, turn: str) -> Record:
+async def _record(app: App, turn: str) -> tuple[Record, Sequence[int]]:
     async with app.store() as store:
         record = await store.record(turn)
+        ratings = await store.ratings(turn)
     if record is None:
         days = app.config.conversation.record_ttl_days
         raise StoreError(
             f"no record of turn {turn!r}: there never was one, or it is older than "
             f"conversation.record_ttl_days ({days:g}); `chorus ask` prints the id"
         )
-    return record
+    return record, ratings

@@ -1,5 +1,5 @@
 """
-What a customer can say with a command: why, help, forget, or the name of an action.
+What a customer can say with a command: built-in ones, or the name of an action.
 
 Knows nothing about lanes and delivery. An action is a stranger's code: it is given a
 time limit, can be stopped, and whatever it raises becomes the apology.
@@ -16,18 +16,21 @@ from typing import Protocol, TypeVar
 from pydantic import JsonValue
 from rapidfuzz import process
 
-from bot.config import Config
+from bot.config import Config, RepliesConfig
 from bot.conversation.patience import Patience
-from bot.conversation.state import Forgotten
+from bot.conversation.state import Forgotten, Handed, Keeper
 from bot.conversation.store import Store
 from bot.errors import PluginError, TurnError
 from bot.interfaces import Action
 from bot.model import ActionResult, Outcome, Record, Reply, Turn
 
 BUILT_IN: Mapping[str, str] = {
+    "start": "says hello",
     "why": "explains the last answer",
     "help": "lists what I can do",
     "forget": "erases what I remember of this conversation",
+    "human": "asks a person to take over",
+    "bot": "ends that, and lets me answer again",
 }
 
 Awaited = TypeVar("Awaited")
@@ -82,6 +85,7 @@ class Answered:
     """
     What a turn came to. Without a record it is about the bot, and not logged. When
     `silent`, the customer hears nothing, not even that the bot has stopped working.
+    `keeper` is who has the conversation from now on.
     """
 
     reply: Reply
@@ -89,6 +93,7 @@ class Answered:
     slots: Mapping[str, JsonValue] = field(default_factory=dict)
     action: str | None = None
     silent: bool = False
+    keeper: Keeper = ""
 
     @property
     def outcome(self) -> Outcome | None:
@@ -107,47 +112,78 @@ class Commands:
     config: Config
     action_timeout_s: float
 
-    async def answer(self, turn: Turn, stop: Stop) -> Answered:
+    async def answer(self, turn: Turn, stop: Stop, handed: Handed | None) -> Answered:
+        """Do what the command says. `handed`: people were given the conversation."""
         name, _, arguments = turn.message.text.strip().partition(" ")
         match name:
+            case "human":
+                return self._ask_for_a_person(turn, arguments.strip(), handed)
+            case "bot":
+                resumed = _about_the_bot(self._replies(turn).resumed)
+                return resumed if handed is None else replace(resumed, keeper="bot")
+            case _ if name in self.actions and name not in BUILT_IN:
+                return await self._act(turn, self.actions[name], arguments, stop)
+            case _:
+                return _about_the_bot(await self._said(turn, name))
+
+    async def _said(self, turn: Turn, name: str) -> str:
+        replies = self._replies(turn)
+        match name:
+            case "start":
+                return _with(replies.greeting, name=self.config.name)
             case "why":
                 return await self._why(turn)
             case "help":
-                return Answered(reply=Reply(text=self._help()))
+                return self._help(replies)
             case "forget":
                 return await self._forget(turn)
-            case _ if name in self.actions:
-                return await self._act(turn, self.actions[name], arguments, stop)
             case _:
-                return Answered(reply=Reply(text=self._unknown(name)))
+                return self._unknown(name, replies)
 
-    async def _why(self, turn: Turn) -> Answered:
+    async def _why(self, turn: Turn) -> str:
         address = turn.message.address
         record = await self.patience(lambda: self.store.last_record(address))
         if record is None:
-            return Answered(reply=Reply(text="There is no answer to explain yet."))
-        return Answered(reply=Reply(text=self.explain(record)))
+            return self._replies(turn).nothing_to_explain
+        return self.explain(record)
 
-    def _help(self) -> str:
-        known = {
-            **BUILT_IN,
-            **{name: one.description for name, one in self.actions.items()},
-        }
-        return "\n".join(f"- `/{name}`: {told}" for name, told in known.items())
+    def _help(self, replies: RepliesConfig) -> str:
+        actions = {name: one.description for name, one in self.actions.items()}
+        known = {**BUILT_IN, **actions, **BUILT_IN}  # ours first, and as they are
+        return "\n".join(
+            f"- `/{name}`: {replies.help.get(name, told)}"
+            for name, told in known.items()
+        )
 
-    async def _forget(self, turn: Turn) -> Answered:
+    async def _forget(self, turn: Turn) -> str:
         address = turn.message.address
         erased = await self.patience(lambda: self.store.forget_conversation(address))
-        return Answered(reply=Reply(text=_told(erased)))
+        return _told(erased, self._replies(turn))
 
-    def _unknown(self, name: str) -> str:
+    def _ask_for_a_person(
+        self, turn: Turn, why: str, handed: Handed | None
+    ) -> Answered:
+        reply = Reply(text=self._replies(turn).handed_over)
+        if handed and handed.lasts(self.config.conversation.handoff_hours):
+            return Answered(reply=reply)
+        asked = "the customer asked for a person"
+        record = self._record(
+            # After the colon, because logs hold nothing of what customers write.
+            turn,
+            "handed_over",
+            reply,
+            f"{asked}: {why}" if why else asked,
+        )
+        return Answered(reply=reply, record=record, keeper="people")
+
+    def _unknown(self, name: str, replies: RepliesConfig) -> str:
         known = [*BUILT_IN, *self.actions]
         near = [
             f"`/{found}`"
             for found, _, _ in process.extract(name, known, score_cutoff=60, limit=3)
         ]
-        hint = f"did you mean {' or '.join(near)}?" if near else "`/help` lists them."
-        return f"I do not know the command `/{name[:40]}`; {hint}"
+        told = replies.misspelt_command if near else replies.unknown_command
+        return _with(told, command=name[:40], near=", ".join(near))
 
     async def _act(
         self, turn: Turn, action: Action, arguments: str, stop: Stop
@@ -193,12 +229,12 @@ class Commands:
 
     def failed(self, turn: Turn, error: Exception) -> Answered:
         """Return the apology, and the record that says why."""
-        reply = Reply(text=self.config.replies.apology)
+        reply = Reply(text=self._replies(turn).apology)
         record = self._record(turn, "failed", reply, str(error))
         return Answered(reply=reply, record=replace(record, problems=(str(error),)))
 
     def stopped(self, turn: Turn) -> Answered:
-        reply = Reply(text=self.config.replies.cancelled)
+        reply = Reply(text=self._replies(turn).cancelled)
         record = self._record(turn, "cancelled", reply, "the customer stopped it")
         return Answered(reply=reply, record=record)
 
@@ -207,6 +243,24 @@ class Commands:
         reply = Reply(text="")
         record = self._record(turn, "cancelled", reply, "a newer message came")
         return Answered(reply=reply, record=record, silent=True)
+
+    def with_people(self, turn: Turn, handed: Handed) -> Answered:
+        """Return silence: people answer here, and the log has what they are asked."""
+        reply = Reply(text="")
+        why = f"people have this conversation: {handed.why}"
+        record = self._record(turn, "handed_over", reply, why)
+        return Answered(reply=reply, record=record, keeper="still people")
+
+    def resumed(self, turn: Turn, answered: Answered) -> Answered:
+        """Return an answer that says first that people have left the conversation."""
+        told = self._replies(turn).resumed
+        reply = answered.reply
+        if reply.text:
+            reply = replace(reply, text=f"{told}\n\n{reply.text}")
+        return replace(answered, reply=reply, keeper="bot")
+
+    def _replies(self, turn: Turn) -> RepliesConfig:
+        return self.config.replies_for(turn.message.address)
 
     def _record(self, turn: Turn, outcome: Outcome, reply: Reply, why: str) -> Record:
         return Record(
@@ -218,10 +272,23 @@ class Commands:
         )
 
 
-def _told(erased: Forgotten) -> str:
+def _about_the_bot(text: str) -> Answered:
+    return Answered(reply=Reply(text=text))
+
+
+def _told(erased: Forgotten, replies: RepliesConfig) -> str:
     if not (erased.events or erased.slots or erased.records):
-        return "There was nothing to forget in this conversation."
-    return (
-        f"I have forgotten this conversation: {erased.events} events, "
-        f"{erased.slots} remembered values and {erased.records} explanations."
+        return replies.nothing_to_forget
+    return _with(
+        replies.forgotten,
+        events=str(erased.events),
+        slots=str(erased.slots),
+        records=str(erased.records),
     )
+
+
+def _with(text: str, **parts: str) -> str:
+    """Not str.format: a brace in the operator's text must not break it."""
+    for name, part in parts.items():
+        text = text.replace(f"{{{name}}}", part)
+    return text

@@ -34,20 +34,24 @@ logger = logging.getLogger(__name__)
 PARTS = 4  # a lease is renewed, and the dead are looked for, so often in each
 HAND_BACK_S = 5.0
 LAST_S = 1.0
+ASIDE = 1000  # tokens, at most, that are held and take no place
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Held:
     """
     A token in somebody's hands. `over`: the work is done, or about to be. `pausing`:
-    it waits for some time to pass, and would as well in other hands. `counts`: handed
-    back or not, it was begun, and may have done something.
+    it waits for some time to pass, and would as well in other hands. `aside`: it waits
+    for its own kind and takes nobody's place meanwhile. `counts`: handed back or not,
+    it was begun, and may have done something.
     """
 
     token: Token
     valid_s: float
+    room_changed: Callable[[], None]
     over: bool = False
     pausing: bool = False
+    aside: bool = False
     counts: bool = False
     renewed: float = field(default_factory=time.monotonic)
     task: asyncio.Task[None] | None = None
@@ -55,6 +59,14 @@ class Held:
     def is_current(self) -> bool:
         """Say whether nobody can have taken it over, as far as our clock tells."""
         return time.monotonic() - self.renewed < self.valid_s
+
+    def step_aside(self) -> None:
+        self.aside = True
+        self.room_changed()
+
+    def step_in(self) -> None:
+        self.aside = False
+        self.room_changed()
 
 
 class Crew:
@@ -119,10 +131,11 @@ class Crew:
         for taker in self._takers:
             taker.cancel()
         # Who waits for time to pass must not wake up now, to be cut off in a moment.
-        for held in self._held:
-            if held.pausing and held.task:
+        waiting = {held for held in self._held if held.pausing or held.aside}
+        for held in waiting:
+            if held.task:
                 held.task.cancel()
-        working = [held.task for held in self._held if held.task and not held.pausing]
+        working = [held.task for held in self._held - waiting if held.task]
         if working and grace_s > 0:
             await asyncio.wait(working, timeout=grace_s)
         left = [held for held in self._held if not held.over]
@@ -152,6 +165,8 @@ class Crew:
     async def _take(self, shard: Shard, tasks: asyncio.TaskGroup) -> None:
         while True:
             await self._room.wait()
+            if self._free() <= 0:
+                continue  # somebody who stood aside was quicker
             room = max(1, self._free() // len(self._tokens.shards))
             take = partial(self._tokens.take, shard, room)
             await self._admit(await self._patience(take), tasks)
@@ -166,7 +181,8 @@ class Crew:
             await asyncio.sleep(self._part_s)
 
     def _free(self) -> int:
-        return self._at_once - len(self._held)
+        aside = sum(held.aside for held in self._held)
+        return self._at_once - len(self._held) + min(aside, ASIDE)
 
     async def _admit(self, tokens: Iterable[Token], tasks: asyncio.TaskGroup) -> None:
         """Begin on tokens, and let others have those that there is no room for."""
@@ -175,7 +191,9 @@ class Crew:
         others = [one for one in tokens if (one.stream, one.id) not in mine]
         room = max(0, self._free())
         for token in others[:room]:
-            held = Held(token=token, valid_s=self._valid_s)
+            held = Held(
+                token=token, valid_s=self._valid_s, room_changed=self._count_room
+            )
             self._held.add(held)
             held.task = tasks.create_task(self._hold(held))
         self._count_room()

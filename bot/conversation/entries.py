@@ -19,6 +19,7 @@ from bot.conversation.state import (
     REPLIES,
     SLOTS,
     Begun,
+    Handed,
     Json,
     Kept,
     Outgoing,
@@ -31,9 +32,11 @@ from bot.model import Address, Event
 
 logger = logging.getLogger(__name__)
 
+HANDED = ("handed", "handed_last", "handed_why")  # what `handed` reads, in its order
+
 
 def begun(answer: Sequence[Any], conversation: str) -> Begun:
-    _, attempts, stop, orphaned, now, messages, events, slots = answer
+    _, attempts, stop, orphaned, now, messages, events, slots, handed_over = answer
     since = int(messages[0][TURN_LENGTH : TURN_LENGTH + TIME_LENGTH])
     waiting = [_waiting(entry, conversation) for entry in messages]
     return Begun(
@@ -43,6 +46,20 @@ def begun(answer: Sequence[Any], conversation: str) -> Begun:
         stop=stop is not None and stop.decode() == waiting[0].turn_id,
         waited_s=max(0, int(now) - since) / 1000,
         state=state(events, dict(zip(slots[::2], slots[1::2], strict=True))),
+        handed=handed(handed_over, int(now)),
+    )
+
+
+def handed(fields: Sequence[bytes | None], now: int) -> Handed | None:
+    """Read the fields `HANDED` of a conversation; `now` are milliseconds."""
+    since, last, why = (field or b"" for field in fields)
+    if not since:
+        return None
+    return Handed(
+        since=since.decode(),
+        since_s=max(0, now - int(since)) / 1000,
+        why=why.decode(errors="replace"),
+        quiet_s=max(0, now - int(last)) / 1000,
     )
 
 
@@ -78,6 +95,11 @@ def _read(json: Json[Kept], written: bytes) -> Iterator[Kept]:
         yield json.read(written)
     except Unreadable as error:
         logger.warning("a part of a conversation is left out: %s", error)
+
+
+def ratings(judged: Mapping[bytes, bytes]) -> list[int]:
+    """Return each person's last word on a turn, 1 or -1."""
+    return [int(word) for name, word in judged.items() if name.startswith(b"p:")]
 
 
 def outgoing(answer: Sequence[Any]) -> Outgoing | None:

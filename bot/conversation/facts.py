@@ -29,8 +29,9 @@ def facts(messages: Sequence[Event], answered: Answered, time: datetime) -> list
         made.event("slot", f"slot:{name}", {"name": name, "value": value})
         for name, value in answered.slots.items()
     ]
-    if answered.reply.text:
-        events.append(made.reply(answered.reply, record))
+    # The record's: without what is only said beside it, such as who answers here.
+    if record.reply.text:
+        events.append(made.reply(record.reply, record))
     return events
 
 

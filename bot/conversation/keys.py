@@ -12,6 +12,9 @@ What everything is called in Redis.
     chorus:{sK}:dead                 stream: turns whose messages were set aside
     chorus:{sK}:letter:<turn>        hash: such a message, and why
     chorus:{sK}:seen:<hash>          an event's claim, for a day; says nothing about it
+    chorus:{sK}:handed               zset: conversation, since when people have it, ms
+    chorus:{sK}:judgements           zset: turn, when it was judged last, ms
+    chorus:{sK}:judged:<turn>        hash: what people thought of its reply
     chorus:{sK}:record:<turn>        what `chorus explain` shows, with its own TTL
     chorus:{sK}:person:<id>          set of the conversations a person spoke in
     chorus:{sK}:rate:<platform>:<id> messages of a person in the running minute
@@ -24,6 +27,8 @@ What everything is called in Redis.
     chorus:{sK}:c:<key>:turns        list of the turns with a record
     chorus:{sK}:c:<key>:people       set of those who spoke in it
     chorus:{sK}:c:<key>:letters      set of its turns that were set aside
+    chorus:{sK}:c:<key>:judged       zset of its turns that were judged, when, ms
+    chorus:{sK}:shelf:<hash>         what a connector keeps, see shelf.py
     chorus:frames:<platform>         no key: the channel of replies being written
 
 K is the CRC-32 of the conversation's key modulo the number of shards. The shard's tag
@@ -44,7 +49,17 @@ from bot.model import Address, Event
 META = "chorus:meta"
 
 Queue = Literal["ready", "out"]
-Part = Literal["lane", "outbox", "log", "slots", "meta", "turns", "people", "letters"]
+Part = Literal[
+    "lane",
+    "outbox",
+    "log",
+    "slots",
+    "meta",
+    "turns",
+    "people",
+    "letters",
+    "judged",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +73,10 @@ class Shard:
         return f"chorus:{{s{self.number}}}"
 
     def named(self, name: str) -> str:
-        """Name what the shard has one of: stops, waiting, owed, active, dead."""
+        """
+        Name what the shard has one of: stops, waiting, owed, active, dead, handed,
+        judgements.
+        """
         return f"{self.prefix}:{name}"
 
     def queue(self, queue: Queue, platform: str) -> str:
@@ -84,6 +102,9 @@ class Shard:
 
     def name(self, name: str) -> str:
         return f"{self.prefix}:name:{name}"
+
+    def judged(self, turn: str) -> str:
+        return f"{self.prefix}:judged:{turn}"
 
     def letter(self, turn: str) -> str:
         return f"{self.prefix}:letter:{turn}"

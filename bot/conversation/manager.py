@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import Literal, Protocol, Self
 
 from bot.config import Config
-from bot.conversation import commands, inbox, outbox
+from bot.conversation import inbox, outbox, worker
 from bot.conversation.commands import Commands
 from bot.conversation.crew import Crew, Held
 from bot.conversation.frames import FrameListener, FramePublisher
@@ -44,12 +44,11 @@ from bot.model import Event, Record
 Role = Literal["connectors", "workers"]
 
 EVERYTHING: Collection[Role] = ("connectors", "workers")
-WORKING = "Thinking …"
 ADDRESSES_AT_ONCE = 1000
 LOOK_S = 0.5
 
 
-class Observers(commands.Observers, outbox.Observers, inbox.Observers, Protocol):
+class Observers(worker.Observers, outbox.Observers, inbox.Observers, Protocol):
     """Who is told what happened; one that fails must not be noticed here."""
 
 
@@ -94,7 +93,11 @@ class ConversationManager:
         self._tasks = asyncio.TaskGroup()
         self._running: list[asyncio.Task[None]] = []
         self._inbox = Inbox(
-            store=store, platforms=connectors, observers=observers, config=config
+            store=store,
+            platforms=connectors,
+            observers=observers,
+            config=config,
+            queued=self._queued,
         )
         showing = [
             name for name, one in connectors.items() if isinstance(one, ShowsFrames)
@@ -229,11 +232,12 @@ class ConversationManager:
 
     async def accept(self, event: Event) -> Accepted:
         """Take an event from a connector; see `Inbox.accept`."""
-        accepted = await self._inbox.accept(event)
-        if accepted == "accepted" and event.kind in {"message", "command"}:
-            self._outbox.show(event.address, WORKING)
-            self._frames.expect(event)
-        return accepted
+        return await self._inbox.accept(event)
+
+    def _queued(self, event: Event) -> None:
+        working = self._config.replies_for(event.address).working
+        self._outbox.show(event.address, working)
+        self._frames.expect(event)
 
     async def _talk(self) -> None:
         if "connectors" not in self._roles:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
 
-from bot.conversation import scripts
+from bot.conversation import entries, scripts
 from bot.conversation.keys import Shard, platform_of
 from bot.conversation.state import DeadLetter, LaneState, Overview, retried
 from bot.conversation.store import Store
@@ -90,7 +90,11 @@ async def _overviews(store: Store, shard: Shard, limit: int) -> list[Overview]:
     overviews = []
     for key in dict.fromkeys([*busy, *active]):
         messages, messages_s, replies, replies_s = busy.get(key, (0, 0.0, 0, 0.0))
-        lease = await client.hget(shard.of(key, "meta"), "lease")
+        meta = shard.of(key, "meta")
+        lease, *fields = await client.hmget(meta, "lease", *entries.HANDED)
+        handed = entries.handed(fields, round(now))
+        if handed is not None and not handed.lasts(store.handoff_hours):
+            handed = None
         overviews.append(
             Overview(
                 key=key,
@@ -102,6 +106,7 @@ async def _overviews(store: Store, shard: Shard, limit: int) -> list[Overview]:
                 undelivered_s=replies_s,
                 events=await client.llen(shard.of(key, "log")),
                 quiet_s=max(0.0, now - active.get(key, now)) / 1000,
+                handed_s=None if handed is None else handed.since_s,
             )
         )
     return overviews

@@ -24,6 +24,9 @@ Fields of `meta`:
     people_at                when the keys of who spoke were last renewed
     out_token, out_lease     of the outbox
     sending, tries           the reply being sent, how often it could not be sent
+    handed, handed_last      since when people have the conversation, when it was last
+                             heard of since, ms
+    handed_why, handed_by    why they have it; an operator's last step in this
 
 Entries of lanes and outboxes: a turn's id, milliseconds of when it came, JSON.
 """
@@ -59,6 +62,22 @@ local function held_by(stream, group, token, consumer)
 end
 local function letter_in(stream, turn)
   return string.match(stream, '^chorus:{s%d+}') .. ':letter:' .. turn
+end
+local function judged_in(judgements, turn)
+  return string.match(judgements, '^chorus:{s%d+}') .. ':judged:' .. turn
+end
+-- People have a conversation until nothing was heard of it for so long.
+local function is_handed(meta, ms, handoff_ms)
+  local last = redis.call('HGET', meta, 'handed_last')
+  return last and ms - last < tonumber(handoff_ms)
+end
+local function hand_over(meta, handed, conversation, why, ms)
+  redis.call('HSET', meta, 'handed', ms, 'handed_last', ms, 'handed_why', why)
+  redis.call('ZADD', handed, ms, conversation)
+end
+local function take_back(meta, handed, conversation)
+  redis.call('HDEL', meta, 'handed', 'handed_last', 'handed_why')
+  redis.call('ZREM', handed, conversation)
 end
 local function give_up(stream, group, token)
   redis.call('XACK', stream, group, token)
@@ -165,9 +184,10 @@ return 'accepted'
 
 # KEYS seen, person, people, active, rate, outbox, meta, out, owed
 # ARGV claim, seen ttl, conversation, ttl, people's ttl, limit a minute, turn, reply,
-#      'once' or ''
+#      'once' or '', how long people have a conversation, ms
 #
-# 'once': not again in a minute. Otherwise as often in it as there may be messages.
+# 'once': not again in a minute. Otherwise as often in it as there may be messages, and
+# never while people have the conversation.
 TURN_AWAY = (
     _COMMON
     + _CLAIM
@@ -182,7 +202,7 @@ else
   told = too_many(KEYS[5], ARGV[6])
   count(KEYS[5])
 end
-if not told then
+if not told and not is_handed(KEYS[7], ms, ARGV[10]) then
   owe(KEYS[6], KEYS[8], KEYS[7], KEYS[9], ARGV[3], ARGV[4], ARGV[7], ms, ARGV[8])
 end
 remember(KEYS[2], KEYS[3], KEYS[4], ARGV[3], ARGV[4], ARGV[5], ms)
@@ -190,20 +210,56 @@ return 'accepted'
 """
 )
 
-# KEYS seen, person, people, active, rate, log
+# KEYS seen, person, people, active, rate, log, judged, judgements, the conversation's
+#      judged turns
 # ARGV claim, seen ttl, conversation, ttl, people's ttl, limit a minute, event, events
-#      kept
-NOTE = (
+#      kept, turn or '', its place and origin of the candidate, or '' and '' when there
+#      is no record, 'recorded' or '', who judges, rating, ttl of judgements, most of
+#      them
+#
+# Logs the event, and keeps the last word of each person on a turn. What was judged
+# before may still be judged otherwise after its record is gone.
+JUDGE = (
     _COMMON
     + _CLAIM
     + """
 local before = first_time(KEYS[1], ARGV[1], ARGV[2], too_many(KEYS[5], ARGV[6]))
 if before then return before end
+local ms, turn = now(), ARGV[9]
 count(KEYS[5])
 redis.call('RPUSH', KEYS[6], ARGV[7])
 redis.call('LTRIM', KEYS[6], -tonumber(ARGV[8]), -1)
 redis.call('EXPIRE', KEYS[6], ARGV[4])
-remember(KEYS[2], KEYS[3], KEYS[4], ARGV[3], ARGV[4], ARGV[5], now())
+remember(KEYS[2], KEYS[3], KEYS[4], ARGV[3], ARGV[4], ARGV[5], ms)
+if ARGV[12] ~= '' then
+  redis.call('HSET', KEYS[7], 'c', ARGV[3], 'n', ARGV[10], 'o', ARGV[11])
+elseif turn == '' or redis.call('HGET', KEYS[7], 'c') ~= ARGV[3] then
+  return 'accepted'
+end
+if ARGV[14] == '0' then
+  redis.call('HDEL', KEYS[7], 'p:' .. ARGV[13])
+else
+  redis.call('HSET', KEYS[7], 'p:' .. ARGV[13], ARGV[14])
+end
+if redis.call('HLEN', KEYS[7]) == 3 then -- c, n and o: nobody judges it any more
+  redis.call('DEL', KEYS[7])
+  redis.call('ZREM', KEYS[8], turn)
+  redis.call('ZREM', KEYS[9], turn)
+  return 'accepted'
+end
+local oldest = string.format('%.0f', ms - ARGV[15] * 1000)
+for _, key in ipairs({KEYS[8], KEYS[9]}) do
+  redis.call('ZADD', key, ms, turn)
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', oldest)
+end
+for _, key in ipairs({KEYS[7], KEYS[8], KEYS[9]}) do
+  redis.call('EXPIRE', key, ARGV[15])
+end
+local surplus = redis.call('ZCARD', KEYS[8]) - ARGV[16]
+if surplus > 0 then
+  local popped = redis.call('ZPOPMIN', KEYS[8], surplus)
+  for i = 1, #popped, 2 do redis.call('DEL', judged_in(KEYS[8], popped[i])) end
+end
 return 'accepted'
 """
 )
@@ -280,7 +336,8 @@ local events, window = {}, tonumber(ARGV[7])
 if window > 0 then events = redis.call('LRANGE', KEYS[5], -window, -1) end
 local found = redis.call('HMGET', KEYS[2], 'attempts', 'stop', 'orphaned')
 return {'begun', found[1], found[2], found[3], now(), messages, events,
-        redis.call('HGETALL', KEYS[6])}
+        redis.call('HGETALL', KEYS[6]), redis.call('HMGET', KEYS[2], 'handed',
+        'handed_last', 'handed_why')}
 """
 )
 
@@ -310,13 +367,16 @@ return redis.call('HINCRBY', KEYS[1], 'attempts', 1)
 """
 
 # KEYS ready, meta, lane, waiting, outbox, out, owed, log, slots, turns, people, active,
-#      record, dead, letters
+#      record, dead, letters, handed
 # ARGV group, token, lease, conversation, turn, messages answered, ttl, events kept,
 #      record's key prefix, record or '', record's ttl, reply or '', why the message
-#      is set aside or '', number of events, events…, slot name, value or '', …
+#      is set aside or '', since when people had the conversation or '' (or 'any'), who
+#      has it from now on ('people', 'still people', 'bot' or ''), why, number of
+#      events, events…, slot name, value or '', …
 #
 # 'lost': another one has begun meanwhile. 'gone': the conversation was erased while
-# the turn ran. Nothing of the turn is kept in either case.
+# the turn ran. 'changed': it was handed over or given back meanwhile. Nothing of the
+# turn is kept in these cases.
 COMMIT = (
     _COMMON
     + _OWE
@@ -328,6 +388,8 @@ if redis.call('EXISTS', KEYS[2]) == 0 then return 'gone' end
 if meta[1] ~= ARGV[3] then return 'lost' end
 local head = redis.call('LINDEX', KEYS[3], 0)
 if not begins_with(head, turn) then return 'gone' end
+local handed = redis.call('HGET', KEYS[2], 'handed') or ''
+if ARGV[14] ~= 'any' and ARGV[14] ~= handed then return 'changed' end
 local ms = now()
 redis.call('HSET', KEYS[2], 'turn', turn, 'committed', ARGV[3])
 if ARGV[12] ~= '' then
@@ -348,10 +410,17 @@ if ARGV[13] ~= '' then
   redis.call('EXPIRE', KEYS[14], ttl)
   redis.call('EXPIRE', KEYS[15], ttl)
 end
-local events = tonumber(ARGV[14])
-for i = 15, 14 + events do redis.call('RPUSH', KEYS[8], ARGV[i]) end
+if ARGV[15] == 'people' then
+  hand_over(KEYS[2], KEYS[16], ARGV[4], ARGV[16], ms)
+elseif ARGV[15] == 'still people' then
+  redis.call('HSET', KEYS[2], 'handed_last', ms)
+elseif ARGV[15] == 'bot' then
+  take_back(KEYS[2], KEYS[16], ARGV[4])
+end
+local events = tonumber(ARGV[17])
+for i = 18, 17 + events do redis.call('RPUSH', KEYS[8], ARGV[i]) end
 redis.call('LTRIM', KEYS[8], -kept, -1)
-for i = 15 + events, #ARGV, 2 do
+for i = 18 + events, #ARGV, 2 do
   if ARGV[i + 1] == '' then redis.call('HDEL', KEYS[9], ARGV[i])
   else redis.call('HSET', KEYS[9], ARGV[i], ARGV[i + 1]) end
 end
@@ -506,7 +575,7 @@ return 1
 """
 
 # KEYS lane, outbox, log, slots, meta, turns, people, ready, out, waiting, owed, active,
-#      dead, letters
+#      dead, letters, the conversation's judged turns, judgements, handed
 # ARGV group, conversation, record's key prefix, rate's key prefix, person's key
 #      prefix, 'all', 'keep lane' or 'lane only'
 #
@@ -525,8 +594,14 @@ if ARGV[6] ~= 'lane only' then
   for _, turn in ipairs(redis.call('LRANGE', KEYS[6], 0, -1)) do
     records = records + redis.call('DEL', ARGV[3] .. turn)
   end
-  redis.call('DEL', KEYS[3], KEYS[4], KEYS[6])
+  for _, turn in ipairs(redis.call('ZRANGE', KEYS[15], 0, -1)) do
+    redis.call('DEL', judged_in(KEYS[16], turn))
+    redis.call('ZREM', KEYS[16], turn)
+  end
+  redis.call('DEL', KEYS[3], KEYS[4], KEYS[6], KEYS[15])
 end
+take_back(KEYS[5], KEYS[17], ARGV[2])
+redis.call('HDEL', KEYS[5], 'handed_by')
 for _, turn in ipairs(redis.call('SMEMBERS', KEYS[14])) do
   local letter = letter_in(KEYS[13], turn)
   local id = redis.call('HGET', letter, 'id')
@@ -554,6 +629,51 @@ end
 redis.call('DEL', KEYS[7])
 redis.call('ZREM', KEYS[12], ARGV[2])
 return {messages, replies, events, slots, records}
+"""
+)
+
+# KEYS meta, handed, outbox, out, owed
+# ARGV step, conversation, 'people' or 'bot', why, how long people have a conversation,
+#      ms, ttl, turn, reply
+#
+# An operator's hand-over, or the end of one, and what the customer is told of it. The
+# step tells our own command, sent again, from another one's.
+HAND_OVER = (
+    _COMMON
+    + _OWE
+    + """
+if redis.call('HGET', KEYS[1], 'handed_by') == ARGV[1] then return 'done' end
+local ms = now()
+if ARGV[3] == 'people' then
+  if is_handed(KEYS[1], ms, ARGV[5]) then return 'already' end
+  hand_over(KEYS[1], KEYS[2], ARGV[2], ARGV[4], ms)
+else
+  if redis.call('HEXISTS', KEYS[1], 'handed') == 0 then return 'already' end
+  take_back(KEYS[1], KEYS[2], ARGV[2])
+end
+redis.call('HSET', KEYS[1], 'handed_by', ARGV[1])
+owe(KEYS[3], KEYS[4], KEYS[1], KEYS[5], ARGV[2], ARGV[6], ARGV[7], ms, ARGV[8])
+return 'done'
+"""
+)
+
+# KEYS judgements; ARGV milliseconds, prefix of the records' keys
+#
+# Returns what was judged since then, the latest first: turn, when, whether there is a
+# record of it, and its hash of judgements.
+JUDGED = (
+    _COMMON
+    + """
+local rows = {}
+local found = redis.call('ZREVRANGEBYSCORE', KEYS[1], '+inf', ARGV[1], 'WITHSCORES')
+for i = 1, #found, 2 do
+  rows[#rows + 1] = {
+    found[i], string.format('%.0f', found[i + 1]),
+    redis.call('EXISTS', ARGV[2] .. found[i]),
+    redis.call('HGETALL', judged_in(KEYS[1], found[i])),
+  }
+end
+return rows
 """
 )
 

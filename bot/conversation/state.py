@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Generic, Literal, TypeVar
 
 from pydantic import ConfigDict, JsonValue, TypeAdapter
@@ -17,10 +18,16 @@ from bot.conversation.scripts import TURN_LENGTH
 from bot.errors import StoreError, TurnError
 from bot.model import Address, Event, Record, Reply
 
-# 'lost': another worker has begun meanwhile; 'gone': the conversation was erased.
-Committed = Literal["committed", "already", "lost", "gone"]
+# 'lost': another worker has begun meanwhile; 'gone': the conversation was erased;
+# 'changed': people took it over, or gave it back.
+Committed = Literal["committed", "already", "lost", "gone", "changed"]
+
+# Who has a conversation once a turn is over; '' leaves it to whoever has it.
+Keeper = Literal["", "people", "still people", "bot"]
 
 Urgency = Literal["final", "interactive"]
+
+HOUR_S = 3600
 
 
 class Unwritable(TurnError):
@@ -52,12 +59,29 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Handed:
+    """
+    People have the conversation: since when, as Redis numbers it and in seconds ago,
+    why, and for how long nothing was heard of it.
+    """
+
+    since: str
+    since_s: float
+    why: str
+    quiet_s: float
+
+    def lasts(self, hours: float) -> bool:
+        """Say whether people have it still; it ends after so many silent hours."""
+        return self.quiet_s < hours * HOUR_S
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Begun:
     """
     A lane that was begun on: its first messages (never none), the number of this
     attempt at the first, whether the customer wants it stopped, how long it waited, and
     the state. `orphaned`: whoever had begun before has died, and this attempt is not
-    counted yet.
+    counted yet. `handed`: people were given the conversation.
     """
 
     messages: Sequence[Waiting]
@@ -66,6 +90,7 @@ class Begun:
     stop: bool
     waited_s: float
     state: State
+    handed: Handed | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +122,10 @@ LaneState = Literal["answering", "waiting", "delivering", "idle"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overview:
-    """One conversation, as `chorus conversations` lists it. Times are seconds ago."""
+    """
+    One conversation, as `chorus conversations` lists it. Times are seconds ago;
+    `handed_s` is since when people have it, None when the bot has it.
+    """
 
     key: str
     digest: str
@@ -108,6 +136,7 @@ class Overview:
     undelivered_s: float
     events: int
     quiet_s: float
+    handed_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +149,42 @@ class DeadLetter:
     attempts: int
     why: str
     age_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandedOver:
+    """A conversation that people have, as `chorus handoff` lists it."""
+
+    key: str
+    digest: str
+    platform: str
+    since_s: float
+    quiet_s: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """
+    A turn that somebody judged, and how many people think what of its reply. `time` is
+    of the last judgement; `candidate` and `origin` are the chosen candidate's, None and
+    empty where there was none. `recorded`: there still is a record of it.
+    """
+
+    turn: str
+    digest: str
+    platform: str
+    time: datetime
+    good: int
+    bad: int
+    candidate: int | None
+    origin: str
+    recorded: bool
+
+    @property
+    def rating(self) -> int:
+        """1 where more people found it good than bad, -1 the other way, else 0."""
+        return (self.good > self.bad) - (self.good < self.bad)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

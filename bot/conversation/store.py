@@ -33,13 +33,16 @@ from bot.conversation.keys import (
 )
 from bot.conversation.rewriting import Rewriting
 from bot.conversation.scripts import GROUP
+from bot.conversation.shelf import RedisShelf
 from bot.conversation.state import (
     EVENTS,
+    HOUR_S,
     RECORDS,
     REPLIES,
     Begun,
     Committed,
     Forgotten,
+    Keeper,
     Outgoing,
     State,
     Undelivered,
@@ -56,6 +59,7 @@ logger = logging.getLogger(__name__)
 
 DAY_S = 86_400
 SEEN_S = DAY_S  # platforms retry for minutes, at most hours
+MOST_JUDGED = 10_000  # turns of a shard whose judgements are kept
 
 # The names of a queue's fields in `meta`: of its token, and of the lease on it.
 _FIELDS: Mapping[Queue, tuple[str, str]] = {
@@ -83,10 +87,12 @@ class Store:
         self._settings = settings
         self.ttl_s = _seconds(settings.ttl_days)
         self._record_ttl_s = _seconds(settings.record_ttl_days)
+        self.handoff_hours = settings.handoff_hours
+        self.handoff_ms = round(1000 * HOUR_S * settings.handoff_hours)
         script = self.connection.script
         self._accept = script(scripts.ACCEPT)
         self._turn_away = script(scripts.TURN_AWAY)
-        self._note = script(scripts.NOTE)
+        self._judge = script(scripts.JUDGE)
         self._stop = script(scripts.STOP)
         self._begin = script(scripts.BEGIN)
         self._count = script(scripts.COUNT)
@@ -136,6 +142,10 @@ class Store:
         client: Any = self.connection.commands
         with self.connection.translated():
             await client.ping()
+
+    def shelf(self, platform: str) -> RedisShelf:
+        """Return where the platform's connector keeps things of its own."""
+        return RedisShelf(self.connection, self.shards, platform)
 
     # Into a conversation
 
@@ -187,16 +197,33 @@ class Store:
                 undelivered.turn_id,
                 REPLIES.write(undelivered),
                 "once" if once else "",
+                self.handoff_ms,
             ],
         )
 
-    async def note(self, event: Event) -> Accepted:
-        """Claim the event and log it; nothing answers it."""
+    async def judge(self, event: Event, record: Record | None) -> Accepted:
+        """
+        Claim the feedback and log it; nothing answers it. It is kept as its person's
+        word on the turn, if that is this conversation's, which its record says.
+        """
+        shard = self.shards.of(event.address.key)
+        turn = event.data.get("turn") if record is None else record.turn.id
+        log, judged = self._parts(event.address, "log", "judged")
         return await self._claimed(
-            self._note,
+            self._judge,
             event,
-            keys=self._parts(event.address, "log"),
-            args=[EVENTS.write(event), self._settings.max_events],
+            keys=[log, shard.judged(f"{turn}"), shard.named("judgements"), judged],
+            args=[
+                EVENTS.write(event),
+                self._settings.max_events,
+                turn or "",
+                *_chosen(record),
+                "" if record is None else "recorded",
+                person_digest(event.address),
+                event.data["rating"],
+                self._record_ttl_s,
+                MOST_JUDGED,
+            ],
         )
 
     async def stop(self, event: Event) -> Accepted:
@@ -268,12 +295,18 @@ class Store:
         reply: Reply | None = None,
         urgency: Urgency = "final",
         set_aside: str = "",
+        handed: str = "any",
+        keeper: Keeper = "",
+        why: str = "",
     ) -> Committed:
         """
         Log the events, set the slots (None clears one), keep the record, put the reply
         into the outbox and take the messages off their lane: all of it or nothing, and
         nothing when the lease is not the lane's any more. `set_aside` says why the
-        message also becomes a dead letter. The first of `answered` names the turn.
+        message also becomes a dead letter. `handed`, unless it is "any", is since when
+        people had the conversation as the turn began, or empty: nothing is kept if that
+        is not so any more. `keeper` is who has it from now on, and `why`. The first of
+        `answered` names the turn.
         """
         turn, address = answered[0].turn_id, answered[0].event.address
         outgoing = b""
@@ -309,6 +342,7 @@ class Store:
             shard.record(turn),
             shard.named("dead"),
             letters,
+            shard.named("handed"),
         ]
         args: list[str | bytes | int] = [
             GROUP,
@@ -324,6 +358,9 @@ class Store:
             self._record_ttl_s,
             outgoing,
             set_aside.encode(errors="replace"),
+            handed,
+            keeper,
+            why.encode(errors="replace"),
             len(events),
             *[EVENTS.write(event) for event in events],
             *entries.slot_args(slots or {}),
@@ -455,6 +492,16 @@ class Store:
             written = await client.get(self.shards.of(address.key).record(turn))
         return None if written is None else RECORDS.read(written)
 
+    async def ratings(self, turn: str) -> list[int]:
+        """Return what people think of a turn's reply: 1 or -1, one for each."""
+        client: Any = self.connection.commands
+        with self.connection.translated():
+            for shard in self.shards.all:
+                key = shard.judged(turn).encode(errors="replace")
+                if judged := await client.hgetall(key):
+                    return entries.ratings(judged)
+        return []
+
     async def last_record(self, address: Address) -> Record | None:
         client: Any = self.connection.commands
         with self.connection.translated():
@@ -518,6 +565,8 @@ class Store:
             shard.queue("out", platform),
             *map(shard.named, ("waiting", "owed", "active", "dead")),
             shard.of(conversation, "letters"),
+            shard.of(conversation, "judged"),
+            *map(shard.named, ("judgements", "handed")),
         ]
         prefixes = [shard.record(""), shard.rate(platform, ""), shard.person("")]
         with self.connection.translated():
@@ -561,6 +610,13 @@ def _accepted(answer: bytes) -> Accepted:
 
 def _holder(token: Token) -> list[str]:
     return [GROUP, token.consumer, token.id, token.lease, token.conversation]
+
+
+def _chosen(record: Record | None) -> tuple[str, str]:
+    """Return place and origin of the candidate that was sent, empty for none."""
+    if record is None or record.chosen is None:
+        return "", ""
+    return str(record.chosen), record.candidates[record.chosen].origin
 
 
 def _without_history(record: Record) -> Record:

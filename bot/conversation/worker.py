@@ -19,14 +19,16 @@ from typing import Protocol
 
 from bot import metrics
 from bot.config import Config, DuringTurn
-from bot.conversation.commands import Answered, Commands, Observers, Stop
+from bot.conversation import commands
+from bot.conversation.commands import Answered, Commands, Stop
 from bot.conversation.crew import Held
 from bot.conversation.facts import facts
 from bot.conversation.frames import FramePublisher
 from bot.conversation.keys import person_digest
 from bot.conversation.patience import Patience
 from bot.conversation.room import Room
-from bot.conversation.state import Begun, Unwritable, Waiting
+from bot.conversation.shares import Shares
+from bot.conversation.state import Begun, Handed, Unwritable, Waiting
 from bot.conversation.stops import Announced, Stops
 from bot.conversation.store import Store
 from bot.errors import TurnError, place_of
@@ -48,6 +50,13 @@ class Answerer(Protocol):
     async def answer(
         self, turn: Turn, cancelled: threading.Event, show: Callable[[str], None]
     ) -> Record: ...
+
+
+class Observers(commands.Observers, Protocol):
+    """Who is told what happened. Fails for nobody."""
+
+    async def conversation_handed_over(self, turn: Turn, reason: str) -> None: ...
+    async def conversation_resumed(self, address: Address) -> None: ...
 
 
 class AttemptsUsedUp(TurnError):
@@ -76,6 +85,7 @@ class Worker:
         self._observers = observers
         self._config = config
         self._attempts = config.workers.attempts
+        self._handoff_hours = config.conversation.handoff_hours
         self._clock = clock
         self._seeds = seeds
         self._patience = patience
@@ -83,6 +93,8 @@ class Worker:
         self._running: dict[str, tuple[Turn, Stop]] = {}
         self._stops = Stops(store, patience, self._stop)
         self._room = Room()
+        at_once = config.workers.concurrency
+        self._shares = Shares(config.workers.per_person or max(1, at_once // 2))
 
     async def listen(self) -> None:
         """Hear of turns that are to stop, until cancelled."""
@@ -91,11 +103,23 @@ class Worker:
     async def work(self, held: Held) -> None:
         """Answer the head of a lane, and commit the answer."""
         mode = self._config.during_turn(Address.from_key(held.token.conversation))
+        begun = await self._begin(held, mode)
+        if begun is None:
+            return
+        person = person_digest(begun.messages[0].event.address)
+        async with self._shares.of(person, held) as waited:
+            if waited:  # it may have been erased, handed over, written to meanwhile
+                begun = await self._begin(held, mode)
+            if begun is not None:
+                await self._work(held, begun, mode)
+
+    async def _begin(self, held: Held, mode: DuringTurn) -> Begun | None:
         messages = 1 if mode == "queue" else TOGETHER
         begun = await self._patience(lambda: self._store.begin(held.token, messages))
-        if begun is None:
-            held.over = True
-            return
+        held.over = begun is None
+        return begun
+
+    async def _work(self, held: Held, begun: Begun, mode: DuringTurn) -> None:
         metrics.waited(begun.waited_s)
         answering = _answering(begun, mode)
         turn = self._turn(answering, begun)
@@ -113,7 +137,7 @@ class Worker:
                 lambda: self._store.hand_back(held.token, "ready", failed=True)
             )
             return
-        await self._keep(held, turn, answering, answered)
+        await self._keep(held, turn, answering, answered, begun.handed)
 
     # Answering
 
@@ -131,6 +155,9 @@ class Worker:
     ) -> Answered:
         if not begun.messages[0].readable:
             return self._made(self._commands.failed(turn, _unreadable()))
+        handed = begun.handed if turn.message.kind == "message" else None
+        if handed and handed.lasts(self._handoff_hours):
+            return self._made(self._commands.with_people(turn, handed))
         # A command may have done something when it was begun before.
         attempts = 1 if turn.message.kind == "command" else self._attempts
         if begun.attempt > attempts:
@@ -154,7 +181,7 @@ class Worker:
                 return self._made(self._commands.stopped(turn))
             if announced is not None:
                 self._stop(turn.id, announced)
-            answered = await self._answer(held, turn, stop)
+            answered = await self._answer(held, turn, stop, begun.handed)
         except asyncio.CancelledError:
             stop.press()  # for those who compute on another thread
             raise
@@ -164,9 +191,11 @@ class Worker:
             return self._commands.interrupted(turn)
         return answered
 
-    async def _answer(self, held: Held, turn: Turn, stop: Stop) -> Answered:
+    async def _answer(
+        self, held: Held, turn: Turn, stop: Stop, handed: Handed | None
+    ) -> Answered:
         if turn.message.kind == "command":
-            return self._made(await self._commands.answer(turn, stop))
+            return self._made(await self._commands.answer(turn, stop, handed))
         try:
             async with self._frames.of(held.token, turn.id) as show:
                 record = await self._answerer.answer(turn, stop.pressed, show)
@@ -176,7 +205,11 @@ class Worker:
                 "turn %s: the answerer broke its contract: %s", turn.id, place_of(error)
             )
             return self._made(self._commands.failed(turn, error))
-        return Answered(reply=record.reply, record=record)
+        answered = Answered(reply=record.reply, record=record)
+        if record.outcome == "handed_over":
+            return replace(answered, keeper="people")
+        # Where people had it, they were silent for too long.
+        return self._commands.resumed(turn, answered) if handed else answered
 
     async def _used_up(self, turn: Turn, begun: Begun) -> Answered:
         error = AttemptsUsedUp(
@@ -210,22 +243,33 @@ class Worker:
     # Keeping
 
     async def _keep(
-        self, held: Held, turn: Turn, answering: Sequence[Waiting], answered: Answered
+        self,
+        held: Held,
+        turn: Turn,
+        answering: Sequence[Waiting],
+        answered: Answered,
+        handed: Handed | None,
     ) -> None:
         try:
-            await self._commit(held, turn, answering, answered)
+            await self._commit(held, turn, answering, answered, handed)
         except Unwritable as error:
             logger.warning("the answer of turn %s cannot be kept: %s", turn.id, error)
             await self._observers.turn_failed(turn, error)
             apology = self._commands.failed(turn, error)
-            await self._commit(held, turn, answering, apology)
+            await self._commit(held, turn, answering, apology, handed)
 
     async def _commit(
-        self, held: Held, turn: Turn, answering: Sequence[Waiting], answered: Answered
+        self,
+        held: Held,
+        turn: Turn,
+        answering: Sequence[Waiting],
+        answered: Answered,
+        handed: Handed | None,
     ) -> None:
+        record, is_command = answered.record, turn.message.kind == "command"
         set_aside = ""
-        if answered.record is not None and answered.outcome == "failed":
-            set_aside = answered.record.why or "the turn failed"
+        if record is not None and answered.outcome == "failed":
+            set_aside = record.why or "the turn failed"
         # The renewal may find the token gone before we hear that it was committed.
         held.over = True
         committed = await self._patience(
@@ -234,10 +278,14 @@ class Worker:
                 answering,
                 events=facts([one.event for one in answering], answered, self._clock()),
                 slots=answered.slots,
-                record=answered.record,
+                record=record,
                 reply=None if answered.silent else answered.reply,
-                urgency="interactive" if turn.message.kind == "command" else "final",
+                urgency="interactive" if is_command else "final",
                 set_aside=set_aside,
+                # What a customer commands is done, whoever answers messages by now.
+                handed="any" if is_command else (handed.since if handed else ""),
+                keeper=answered.keeper,
+                why="" if record is None else record.why,
             )
         )
         match committed:
@@ -253,9 +301,27 @@ class Worker:
                     "turn %s was dropped: its conversation was erased meanwhile",
                     turn.id,
                 )
-            case _ if set_aside:
-                metrics.set_aside(turn.message.address.platform)
-                logger.error("turn %s was set aside; see chorus dead-letters", turn.id)
+            case "changed":
+                logger.info(
+                    "turn %s begins again: its conversation was handed over or given "
+                    "back meanwhile",
+                    turn.id,
+                )
+                await self._patience(lambda: self._store.hand_back(held.token, "ready"))
+            case _:
+                await self._tell(turn, answered, set_aside)
+
+    async def _tell(self, turn: Turn, answered: Answered, set_aside: str) -> None:
+        """Tell of a turn that was committed."""
+        address = turn.message.address
+        if set_aside:
+            metrics.set_aside(address.platform)
+            logger.error("turn %s was set aside; see chorus dead-letters", turn.id)
+        if answered.keeper == "people" and answered.record is not None:
+            why = answered.record.why
+            await self._observers.conversation_handed_over(turn, why)
+        elif answered.keeper == "bot":
+            await self._observers.conversation_resumed(address)
 
 
 def _answering(begun: Begun, mode: DuringTurn) -> Sequence[Waiting]:

@@ -26,6 +26,11 @@ RULES = (
 REMINDER = "Answer with words from the passages."
 
 
+def in_language(language: str) -> str:
+    """Return the instruction for replies in one language, whoever asks in which."""
+    return f"Always answer in {language}, whatever language the question is in."
+
+
 class PromptBuilder:
     """`reply_tokens` are left free in the context window for the reply."""
 

@@ -64,12 +64,16 @@ def a_record(turn: Turn | None = None, **more: Any) -> Record:
 class FakeStore:
     def __init__(self, records: dict[str, Record]) -> None:
         self.records = records
+        self.judged: dict[str, list[int]] = {}
         self.forgotten: list[str] = []
         self.retired: list[str] = []
         self.abandoned: list[Address] = []
 
     async def record(self, turn: str) -> Record | None:
         return self.records.get(turn)
+
+    async def ratings(self, turn: str) -> list[int]:
+        return self.judged.get(turn, [])
 
     async def abandon(self, address: Address) -> None:
         self.abandoned.append(address)

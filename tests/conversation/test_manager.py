@@ -48,6 +48,10 @@ CONFIG = Config.model_validate(
 )
 
 
+# Whoever they are for.
+TWO = {"concurrency": 2, "per_person": 2}
+
+
 def a_record(turn: Turn, text: str, outcome: Outcome = "answered") -> Record:
     return Record(turn=turn, outcome=outcome, reply=Reply(text=text), why="", config="")
 
@@ -115,6 +119,12 @@ class Told:
     async def feedback_received(self, event: Event, record: Record | None) -> None:
         told = record.turn.question if record else None
         self.events.append(("feedback", event.text, told))
+
+    async def conversation_handed_over(self, turn: Turn, reason: str) -> None:
+        self.events.append(("handed over", turn.question, reason))
+
+    async def conversation_resumed(self, address: Address) -> None:
+        self.events.append(("resumed", address.chat))
 
 
 class Order:
@@ -271,7 +281,7 @@ async def test_no_more_turns_run_at_once_than_allowed(bot: Bot) -> None:
     names = [f"chat {number}" for number in range(6)]
     bot.answerer.gates = dict.fromkeys(names, gate)
 
-    async with bot.manager(config=a_config(workers={"concurrency": 2})) as manager:
+    async with bot.manager(config=a_config(workers=TWO)) as manager:
         for name in names:
             await manager.accept(said(name, name))
         begun = [asyncio.ensure_future(bot.answerer.begun[n].wait()) for n in names]
@@ -397,6 +407,19 @@ async def test_why_explains_the_last_answer_and_not_itself(bot: Bot) -> None:
     assert await log_of(bot) == [("message", "question"), ("reply", "question!")]
 
 
+async def test_start_greets(bot: Bot) -> None:
+    config = CONFIG.model_copy(update={"name": "Larkspur"})
+
+    async with bot.manager(config=config) as manager:
+        await manager.accept(said("start deep-link", kind="command"))
+        await manager.idle()
+
+    assert bot.connector.replies() == [
+        "Hello, I am Larkspur. Ask me a question; /help lists what else I can do."
+    ]
+    assert await log_of(bot) == []
+
+
 async def test_help_lists_commands_and_actions(bot: Bot) -> None:
     async with bot.manager() as manager:
         await manager.accept(said("help", kind="command"))
@@ -435,27 +458,6 @@ async def test_a_customer_can_have_the_conversation_forgotten(bot: Bot) -> None:
     )
     assert bot.answerer.turns[1].history == []
     assert await bot.store.record(turn_id(said("my secret"))) is None
-
-
-async def test_feedback_is_logged_and_told_with_the_turn_it_judges(bot: Bot) -> None:
-    judged = turn_id(said("question"))
-    foreign = said("elsewhere", "other")
-
-    async with bot.manager() as manager:
-        await manager.accept(said("question"))
-        await manager.accept(foreign)
-        await manager.idle()
-        await manager.accept(said("good", kind="feedback", data={"turn": judged}))
-        await manager.accept(
-            said("nosy", kind="feedback", data={"turn": turn_id(foreign)})
-        )
-        await manager.accept(said("good", kind="feedback", data={"turn": judged}))
-
-    assert bot.told.events[-2:] == [
-        ("feedback", "good", "question"),
-        ("feedback", "nosy", None),
-    ]
-    assert (await log_of(bot))[2:] == [("feedback", "good"), ("feedback", "nosy")]
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,7 @@ from bot.testing.makers import an_address, an_event
 from connectors.terminal import Terminal
 from tests.conversation.test_manager import (
     CONFIG,
+    TWO,
     Bot,
     Echo,
     Told,
@@ -967,7 +968,7 @@ async def test_no_more_turns_run_at_once_than_allowed_over_many_shards(
         for name in names:
             await bot.store.accept(said(name, name))
 
-        config = a_config(workers={"concurrency": 2})
+        config = a_config(workers=TWO)
         async with bot.manager(config=config) as manager:
             await until(lambda: bot.answerer.running == 2)
             for _ in range(50):  # whatever else was taken is begun, or handed back
@@ -1162,18 +1163,22 @@ async def test_what_cannot_be_written_is_said_without_its_text(
 # Feedback, rates and what is turned away
 
 
-async def test_feedback_whose_turn_cannot_be_looked_up_is_still_told(
+async def test_feedback_whose_turn_cannot_be_looked_up_is_taken_when_it_comes_again(
     bot: Bot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    feedback = said("bad", kind="feedback", data={"rating": -1})
+
     async def away(address: Address) -> None:
         raise StoreError("redis.url: away for a moment")
 
-    monkeypatch.setattr(bot.store, "last_record", away)
-
     async with bot.manager() as manager:
-        accepted = await manager.accept(said("bad", kind="feedback"))
+        with monkeypatch.context() as patched:
+            patched.setattr(bot.store, "last_record", away)
+            with pytest.raises(StoreError):
+                await manager.accept(feedback)
+        again = await manager.accept(feedback)
 
-    assert accepted == "accepted"
+    assert again == "accepted"
     assert bot.told.events == [("feedback", "bad", None)]
 
 
@@ -1185,7 +1190,9 @@ async def test_feedback_counts_as_a_message_does(
         bot.manager() as manager,
     ):
         answers = [
-            await manager.accept(said("good", kind="feedback", id=str(number)))
+            await manager.accept(
+                said("good", kind="feedback", id=f"{number}", data={"rating": 1})
+            )
             for number in range(3)
         ]
         answers.append(await manager.accept(said("hello")))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bot.conversation.state import EVENTS, RECORDS, SLOTS, Unwritable, turn_id
 from bot.errors import StoreError
-from bot.model import Citation, Record, Reply
+from bot.model import Button, Citation, Record, Reply
 from bot.testing.makers import a_candidate, a_turn, an_address, an_event
 
 valid_text = st.text(st.characters(exclude_categories=["Cs"]))
@@ -30,7 +30,12 @@ def test_a_record_is_read_as_it_was_written_infinities_included() -> None:
     record = Record(
         turn=replace(a_turn(passages=["a"]), history=[an_event()], passages=[]),
         outcome="answered",
-        reply=Reply(text='"}\n', citations=[Citation(source="s", passage="p")]),
+        reply=Reply(
+            text='"}\n',
+            citations=[Citation(source="s", passage="p", url="https://x")],
+            buttons=[Button(text="b", payload="/why")],
+            feedback=True,
+        ),
         why="best",
         config="c",
         candidates=[a_candidate(log_probs=[-math.inf], tokens=[1], citations=[])],

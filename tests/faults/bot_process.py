@@ -169,6 +169,12 @@ class Nobody:
     async def turn_failed(self, turn: Turn, error: Exception) -> None:
         pass
 
+    async def conversation_handed_over(self, turn: Turn, reason: str) -> None:
+        pass
+
+    async def conversation_resumed(self, address: Address) -> None:
+        pass
+
     async def reply_sent(self, turn: Turn, reply: Reply) -> None:
         pass
 
