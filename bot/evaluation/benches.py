@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     Bench = Callable[[App, Progress], list[BenchRow]]
 
 BENCHES: Mapping[str, str] = {
+    "connectors": "bot.evaluation.bench_connectors:connectors_bench",
     "generation": "bot.evaluation.bench_generation:generation_bench",
     "retrieval": "bot.evaluation.bench_retrieval:retrieval_bench",
     "state": "bot.evaluation.bench_state:state_bench",
