@@ -30,6 +30,10 @@ else redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end
 return 1
 """
 
+# Scripts, although each is one command: they travel together with other scripts.
+_GET = "return redis.call('GET', KEYS[1])"
+_REMOVE = "return redis.call('DEL', KEYS[1])"
+
 _TAKE = """
 local there = redis.call('GET', KEYS[1])
 redis.call('DEL', KEYS[1])
@@ -44,13 +48,14 @@ class RedisShelf:
         self._connection = connection
         self._shards = shards
         self._platform = platform
+        self._get = connection.script(_GET)
         self._put = connection.script(_PUT)
+        self._remove = connection.script(_REMOVE)
         self._take = connection.script(_TAKE)
 
     async def get(self, name: str) -> bytes | None:
-        client: Any = self._connection.commands
         with self._connection.translated():
-            kept: bytes | None = await client.get(self._key(name))
+            kept: bytes | None = await self._get(keys=[self._key(name)])
         return kept
 
     async def put(
@@ -72,9 +77,8 @@ class RedisShelf:
         return kept
 
     async def remove(self, name: str) -> None:
-        client: Any = self._connection.commands
         with self._connection.translated():
-            await client.delete(self._key(name))
+            await self._remove(keys=[self._key(name)])
 
     @asynccontextmanager
     async def lock(self, name: str, ttl_s: float) -> AsyncIterator[None]:
