@@ -128,7 +128,6 @@ def _reason(error: Exception) -> str:
 _FRONT_MATTER = re.compile(
     r"\A---[ \t]*\n(.*?)^(?:---|\.\.\.)[ \t]*$\n?", re.DOTALL | re.MULTILINE
 )
-_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 
 
 def _front_matter(text: str) -> tuple[dict[str, str], str]:
@@ -173,7 +172,7 @@ def _read_nodes(nodes: Sequence[SyntaxTreeNode], outline: Outline) -> None:
             case "fence" | "code_block":
                 outline.add(node.content, line=line)
             case "html_block":
-                html = BeautifulSoup(_COMMENT.sub("", node.content), "html.parser")
+                html = BeautifulSoup(node.content, "html.parser")
                 outline.add(on_one_line(html.get_text(" ")), line=line)
             case _:
                 _read_nodes(node.children, outline)

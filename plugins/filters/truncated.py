@@ -19,7 +19,10 @@ from bot.model import KEPT, Candidate, Turn, Verdict, dropped
 
 # A stop, then any closing quotes, brackets and Markdown emphasis. A Latin full stop
 # ends a sentence only before white space or the end: "3.5" and "chorus.ai" do not.
-_SENTENCE_END = re.compile(r"(?:[.!?…]+[\"'”’»)\]*_`]*(?=\s|$)|[。！？]+[”’」』）]*)")
+# A run of stops is read once, from its beginning, and nothing of it is given back.
+_SENTENCE_END = re.compile(
+    r"(?:(?<![.!?…])[.!?…]++[\"'”’»)\]*_`]*+(?=\s|$)|[。！？]+[”’」』）]*)"
+)
 
 
 class Truncated:
