@@ -32,7 +32,7 @@ test-fast: install  ## tests without models, services and processes, under a min
 	$(BIN)/pytest -m "not model and not services and not processes and not slow"
 
 faults: install  ## the fault suite at full length: thousands of kills, real pauses
-	CHORUS_FAULTS=full $(BIN)/pytest tests/faults -s
+	CHORUS_FAULTS=full $(BIN)/pytest tests/faults tests/connectors tests/test_hostile_patterns.py -s
 
 MINUTES ?= 10
 soak: install  ## traffic with faults for MINUTES, watching memory, files and times

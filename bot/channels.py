@@ -36,7 +36,13 @@ class ChannelPlugins:
         problems = list(mistakes)
 
         def loaded(uses: Mapping[str, Use]) -> Plugins:
-            plugins, wrong = plugin_manager.load_sound(uses)
+            # A setting whose secret is not set is told already, and once is enough.
+            whole = {
+                at: use
+                for at, use in uses.items()
+                if not any(mistake.startswith(f"{at}.") for mistake in mistakes)
+            }
+            plugins, wrong = plugin_manager.load_sound(whole)
             problems.extend(wrong)
             return plugins
 

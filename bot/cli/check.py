@@ -115,7 +115,7 @@ async def _findings(connector: Inspects, no_shelf: str | None) -> Sequence[Findi
 
 def _tell(connector: Connector, word: Word, told: str) -> None:
     shown = MARKS[word] if _is_on_terminal() else word
-    write(f"{shown} {connector.name}: {told}")
+    write(f"{shown} {connector.name}: {told.removeprefix(f'{connector.name}: ')}")
 
 
 def _is_on_terminal() -> bool:

@@ -88,18 +88,18 @@ def account_of(payload: Payload) -> str | None:
         if authorization.get("is_enterprise_install") is True:
             return id_in(authorization, "enterprise_id")
         return id_in(authorization, "team_id", "enterprise_id")
-    # Events and buttons say it as a truth value, slash commands as a word.
+    organisation = id_in(part(payload, "enterprise"), "id")
+    organisation = organisation or id_in(payload, "enterprise_id")
+    # Buttons say it as a truth value, slash commands as a word.
     if payload.get("is_enterprise_install") in (True, "true"):
-        organisation = id_in(part(payload, "enterprise"), "id")
-        return organisation or id_in(payload, "enterprise_id")
-    # A message of ours was sent by the team whose token sent it.
-    if (team := id_in(part(payload, "message"), "team")) is not None:
-        return team
-    if (team := id_in(payload, "team_id")) is not None:
-        return team
-    if (team := id_in(part(payload, "team"), "id")) is not None:
-        return team
-    return id_in(part(payload, "enterprise"), "id") or id_in(payload, "enterprise_id")
+        return organisation
+    return (
+        # A message of ours was sent by the team whose token sent it.
+        id_in(part(payload, "message"), "team")
+        or id_in(payload, "team_id")
+        or id_in(part(payload, "team"), "id")
+        or organisation
+    )
 
 
 def digest(*said: str) -> str:
