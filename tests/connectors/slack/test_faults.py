@@ -117,9 +117,9 @@ def answer_to(question: str) -> str:
     return ANSWER if question == QUESTION else f"You said {question}."
 
 
-async def settled(running: Running) -> None:
-    """Wait until nothing is left to do, and a little for what was not asked for."""
-    async with asyncio.timeout(20):
+async def settled(running: Running, limit_s: float = 20) -> None:
+    """Wait until nothing is left to do."""
+    async with asyncio.timeout(limit_s):
         await running.manager.idle()
 
 
@@ -695,6 +695,28 @@ async def test_a_store_that_goes_away_while_a_reply_grows_costs_nothing_but_time
     assert slack.shown("C1") == [ANSWER]
 
 
+@pytest.mark.xfail(
+    reason="RedisShelf.lock: one that is cancelled while it acquires stays locked"
+)
+async def test_who_gives_up_waiting_for_a_lock_keeps_nobody_out(url: str) -> None:
+    async with Store(url=url, settings=ConversationConfig(), embedded=True) as store:
+        shelf = store.shelf("slack")
+
+        async def hold(name: str) -> None:
+            async with shelf.lock(name, ttl_s=30):
+                pass
+
+        # At each of the first steps on its way to Redis and back.
+        for steps in range(30):
+            holding = asyncio.create_task(hold(f"lock {steps}"))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            holding.cancel()
+            await asyncio.gather(holding, return_exceptions=True)
+            async with asyncio.timeout(2):
+                await hold(f"lock {steps}")
+
+
 # Sockets
 
 
@@ -897,10 +919,7 @@ async def converse(slack: SlackService, chance: random.Random) -> dict[str, list
     return expected
 
 
-@pytest.mark.parametrize(
-    "seed",
-    range(SEEDS),
-)
+@pytest.mark.parametrize("seed", range(SEEDS))
 async def test_whatever_goes_wrong_each_reply_is_there_whole_and_once(
     growing: Bot, slack: SlackService, seed: int
 ) -> None:
@@ -915,10 +934,8 @@ async def test_whatever_goes_wrong_each_reply_is_there_whole_and_once(
     assert all(not m.by_bot or m.streaming != "open" for m in slack.state.all())
 
 
-@pytest.mark.parametrize(
-    "seed",
-    range(SEEDS),
-)
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("seed", range(SEEDS))
 async def test_however_often_the_process_ends_each_reply_is_there_whole_and_once(
     growing: Bot, slack: SlackService, seed: int
 ) -> None:
@@ -931,6 +948,7 @@ async def test_however_often_the_process_ends_each_reply_is_there_whole_and_once
         async with growing.running():
             await asyncio.sleep(chance.random() / 3)
     async with growing.running() as running:
-        await settled(running)
+        # A lock that an ended process has left behind holds others up for 30 s.
+        await settled(running, limit_s=60)
 
     assert {place: sorted(slack.shown(place)) for place in expected} == expected
