@@ -9,6 +9,7 @@ words of a customer there, and names nobody for longer than it must.
 from __future__ import annotations
 
 import hashlib
+import uuid
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -83,13 +84,17 @@ class RedisShelf:
     @asynccontextmanager
     async def lock(self, name: str, ttl_s: float) -> AsyncIterator[None]:
         client: Any = self._connection.commands
-        held = client.lock(self._key(f"lock:{name}"), timeout=ttl_s, sleep=PAUSE_S)
-        with self._connection.translated():
-            await held.acquire()
+        key = self._key(f"lock:{name}")
+        held = client.lock(key, timeout=ttl_s, sleep=PAUSE_S, thread_local=False)
+        token = uuid.uuid4().hex.encode()
         try:
+            with self._connection.translated():
+                await held.acquire(token=token)
             yield
         finally:
-            # It took longer than `ttl_s`, and the lock is another's or nobody's.
+            # Whoever is cancelled while acquiring may hold it without knowing.
+            held.local.token = token
+            # It is another's or nobody's after `ttl_s`, or was never ours.
             with self._connection.translated(), suppress(LockError):
                 await held.release()
 

@@ -695,9 +695,6 @@ async def test_a_store_that_goes_away_while_a_reply_grows_costs_nothing_but_time
     assert slack.shown("C1") == [ANSWER]
 
 
-@pytest.mark.xfail(
-    reason="RedisShelf.lock: one that is cancelled while it acquires stays locked"
-)
 async def test_who_gives_up_waiting_for_a_lock_keeps_nobody_out(url: str) -> None:
     async with Store(url=url, settings=ConversationConfig(), embedded=True) as store:
         shelf = store.shelf("slack")
