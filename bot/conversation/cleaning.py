@@ -10,6 +10,7 @@ import re
 import unicodedata
 from dataclasses import replace
 
+from bot.knowledge.text import unstacked
 from bot.model import Event
 
 # C0 and C1 controls except tab and line feed, and surrogates, which are no characters.
@@ -23,7 +24,8 @@ def cleaned(event: Event) -> Event:
 def cleaned_text(text: str) -> str:
     """Return `text` in NFC, lines ended by a line feed, without what cannot be read."""
     lines = text.replace("\r\n", "\n").replace("\r", "\n")
-    return unicodedata.normalize("NFC", _UNWANTED.sub("", lines))
+    # Ten thousand accents on one letter would hold up everybody for seconds.
+    return unicodedata.normalize("NFC", unstacked(_UNWANTED.sub("", lines)))
 
 
 def is_readable(text: str) -> bool:

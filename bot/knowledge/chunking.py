@@ -75,7 +75,8 @@ def _sections(
 def _units(block: Block, count_tokens: CountTokens, limit: int) -> Iterator[_Unit]:
     for start, end in sentence_spans(block.text):
         for first, last in _within(block.text, start, end, count_tokens, limit):
-            tokens = count_tokens(block.text[first:last])
+            # What the tokenizer drops counts too, or a passage would never be full.
+            tokens = max(1, count_tokens(block.text[first:last]))
             yield _Unit(block=block, start=first, end=last, tokens=tokens)
 
 

@@ -130,6 +130,18 @@ _FRONT_MATTER = re.compile(
 )
 
 
+class _Plain(yaml.BaseLoader):
+    """
+    Makes strings of everything: 2024-01-05 and 3.10 stay as written. Refuses aliases: a
+    dozen lines of them are gigabytes once they are written out.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it has an alias (*name)")
+        return super().compose_node(parent, index)
+
+
 def _front_matter(text: str) -> tuple[dict[str, str], str]:
     """Return the metadata and the text with blank lines in its place."""
     text = text.replace("\r\n", "\n")
@@ -137,9 +149,8 @@ def _front_matter(text: str) -> tuple[dict[str, str], str]:
     if found is None:
         return {}, text
     try:
-        # BaseLoader makes strings of everything: 2024-01-05 and 3.10 stay as written.
-        values = yaml.load(found.group(1), Loader=yaml.BaseLoader)  # noqa: S506
-    except yaml.YAMLError as error:
+        values = yaml.load(found.group(1), Loader=_Plain)  # noqa: S506
+    except (yaml.YAMLError, RecursionError) as error:
         raise Unreadable(
             f"the front matter is not YAML, {_reason(error)}; correct or remove it"
         ) from error
@@ -338,13 +349,46 @@ def _read_html_table(table: Tag, outline: Outline) -> None:
     columns: list[str] = []
     if table.caption:
         outline.add(on_one_line(table.caption.get_text(" ")), line=table.sourceline)
-    for row in table.find_all("tr"):
-        tags = row.find_all(["th", "td"])
-        cells = [on_one_line(tag.get_text(" ")) for tag in tags]
-        if all(tag.name == "th" for tag in tags):
-            columns = cells
+    for row in _html_rows(table):
+        if all(cell.is_heading for cell in row.cells):
+            columns = [cell.text for cell in row.cells]
         else:
-            outline.add(row_text(columns, cells), line=row.sourceline)
+            cells = [cell.text for cell in row.cells]
+            outline.add(row_text(columns, cells), line=row.line)
+
+
+@dataclass(slots=True)
+class _HtmlCell:
+    is_heading: bool
+    pieces: list[str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        return on_one_line(" ".join(self.pieces))
+
+
+@dataclass(slots=True)
+class _HtmlRow:
+    line: int | None
+    cells: list[_HtmlCell] = field(default_factory=list)
+
+
+def _html_rows(table: Tag) -> list[_HtmlRow]:
+    """
+    Return the rows of a table and of those inside it. A text belongs to the cell that
+    began last: </td> and </tr> may be left out, and html.parser then puts each row
+    inside the one before it.
+    """
+    rows: list[_HtmlRow] = []
+    for node in table.descendants:
+        if isinstance(node, Tag):
+            if node.name == "tr":
+                rows.append(_HtmlRow(node.sourceline))
+            elif node.name in {"th", "td"} and rows:
+                rows[-1].cells.append(_HtmlCell(node.name == "th"))
+        elif type(node) is NavigableString and rows and rows[-1].cells:
+            rows[-1].cells[-1].pieces.append(str(node))
+    return rows
 
 
 # PDF

@@ -140,10 +140,11 @@ def cleaned(text: str) -> str:
     accents on a letter than any language has.
     """
     printable = _CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
-    return _unstacked(printable.encode("utf-8", "ignore").decode("utf-8"))
+    return unstacked(printable.encode("utf-8", "ignore").decode("utf-8"))
 
 
-def _unstacked(text: str) -> str:
+def unstacked(text: str) -> str:
+    """Return the text with no more accents on a letter than any language has."""
     if not _has_accents(text):
         return text
     kept: list[str] = []

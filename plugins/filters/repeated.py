@@ -104,7 +104,9 @@ def longest_loop(sequence: Sequence[str], rounds: int) -> int:
     Return how many words the longest run covers that is one phrase at least `rounds`
     times in a row, 0 when there is none. O(n²): n is the number of words.
     """
-    _, ids = np.unique(np.array(sequence, dtype=np.str_), return_inverse=True)
+    # Not an array of words: numpy would give each the room of the longest.
+    numbers: dict[str, int] = {}
+    ids = np.array([numbers.setdefault(word, len(numbers)) for word in sequence])
     longest = 0
     for period in range(1, len(ids) // rounds + 1):
         # Where a word equals the one a period before it, for r words in a row, the

@@ -79,6 +79,15 @@ def test_a_sentence_longer_than_a_passage_is_divided_between_words() -> None:
     assert sum(count_words(passage.text) for passage in made) == 100
 
 
+def test_what_the_tokenizer_drops_fills_a_passage_too() -> None:
+    block = Block(text="\n".join(["x"] * 200))
+    document = Document(source="a", title="A", blocks=[block])
+
+    made = passages(document, lambda _: 0, passage_tokens=32, overlap_tokens=0)
+
+    assert len(made) > 1
+
+
 def test_chinese_without_spaces_is_divided_too() -> None:
     text = "退款需要五个工作日" * 20
     document = Document(source="a", title="A", blocks=[Block(text=text)])

@@ -107,6 +107,26 @@ def test_html_in_a_declared_encoding_is_read(parsed: Parse) -> None:
     assert texts(document) == ["退款需要五天。"]
 
 
+def test_a_table_reads_the_same_without_the_ends_that_html_lets_one_leave_out(
+    parsed: Parse,
+) -> None:
+    rows = [["th", "Zone", "Price"], ["td", "P1", "€5"], ["td", "P2", "€7"]]
+    opened = [
+        "<tr>" + "".join(f"<{tag}>{cell}" for cell in cells) for tag, *cells in rows
+    ]
+    closed = [
+        "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in cells) + "</tr>"
+        for tag, *cells in rows
+    ]
+
+    read = [
+        texts(parsed("a.html", f"<table>{''.join(lines)}</table>"))
+        for lines in (opened, closed)
+    ]
+
+    assert read == [["Zone: P1; Price: €5", "Zone: P2; Price: €7"]] * 2
+
+
 def test_html_nested_without_end_is_read(parsed: Parse) -> None:
     deep = "<div>" * 5_000 + "deep" + "</div>" * 5_000
 
@@ -175,6 +195,8 @@ def a_pdf_without_text() -> bytes:
         ("a.txt", b"fine\ncaf\xe9\n", "not valid UTF-8, found byte 0xe9 in line 2"),
         ("a.html", b'<meta charset="klingon"><p>x', "unknown encoding 'klingon'"),
         ("a.md", b"---\na: [\n---\ntext", "the front matter is not YAML"),
+        ("a.md", b"---\na: " + b"[" * 20_000 + b"\n---\nx", "is not YAML"),
+        ("a.md", b"---\na: &x [y]\nb: *x\n---\ntext", "it has an alias"),
         ("a.md", b"---\njust words\n---\ntext", "the front matter has no keys"),
     ],
 )
