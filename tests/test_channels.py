@@ -34,7 +34,7 @@ GERMAN = {
     "misspelt_command": "Meinten Sie {near} statt /{command}?",
     "forgotten": "Vergessen: {events}, {slots}, {records}.",
     "nothing_to_forget": "Es gab nichts zu vergessen.",
-    "help": {"why": "erklärt die letzte Antwort"},
+    "help": {"why": "erklärt die letzte Antwort", "start": ""},
 }
 
 
@@ -171,7 +171,9 @@ async def test_the_bots_sentences_differ_there_and_only_there(tmp_path: Path) ->
         here, there = await slack.both("/help")
         assert "- `/why`: erklärt die letzte Antwort" in here
         assert "- `/help`: lists what I can do" in here
+        assert "/start" not in here
         assert "- `/why`: explains the last answer" in there
+        assert "- `/start`: says hello" in there
         kept = "2 events, 0 remembered values and 1 explanations"
         assert await slack.both("/forget") == (
             "Vergessen: 2, 0, 1.",

@@ -150,10 +150,8 @@ class Commands:
     def _help(self, replies: RepliesConfig) -> str:
         actions = {name: one.description for name, one in self.actions.items()}
         known = {**BUILT_IN, **actions, **BUILT_IN}  # ours first, and as they are
-        return "\n".join(
-            f"- `/{name}`: {replies.help.get(name, told)}"
-            for name, told in known.items()
-        )
+        told = {**known, **replies.help}
+        return "\n".join(f"- `/{name}`: {told[name]}" for name in known if told[name])
 
     async def _forget(self, turn: Turn) -> str:
         address = turn.message.address
