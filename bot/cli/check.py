@@ -42,6 +42,7 @@ def command(*, file: Path | None, connect: bool, path: Path) -> None:
     open_app: OpenApp = ctx.obj or _open_strictly
     with StepProgress() as progress:
         app = open_app(checked, progress, lambda config: config)
+    _check_paths(app)
     plugins = _counted(len(app.config.plugins), "plugin")
     connectors = _counted(len(app.config.connectors), "connector")
     write(f"{checked} is fine: {plugins}, {connectors}")
@@ -56,6 +57,13 @@ def _open_strictly(
 ) -> App:
     """Go on after the first mistakes, and look for the documents too."""
     return App.from_file(path, progress)
+
+
+def _check_paths(app: App) -> None:
+    """Raise ConfigError where two connectors answer at one path."""
+    from bot.web import routes
+
+    routes(app.plugins.connectors)
 
 
 def _counted(number: int, noun: str) -> str:

@@ -15,7 +15,7 @@ from bot.channels import ChannelPlugins
 from bot.cli import check, chorus
 from bot.config import Config
 from bot.errors import ConfigError, DeliveryError
-from bot.interfaces import Finding, Shelf
+from bot.interfaces import Finding, Shelf, WebRequest, WebResponse
 from bot.plugin_manager import Plugins
 from bot.testing import MemoryConnector
 
@@ -59,6 +59,15 @@ class Keeping(Inspected):
         assert self.shelf is not None
         kept = await self.shelf.get("installation")
         return [Finding(well=True, told=f"installation: {kept!r}")]
+
+
+class Answering(MemoryConnector):
+    """Is spoken to by HTTP."""
+
+    paths = ("/events",)
+
+    async def respond(self, request: WebRequest) -> WebResponse:
+        raise AssertionError
 
 
 def checked(tmp_path: Path, *connectors: MemoryConnector, **more: Any) -> Result:
@@ -210,3 +219,12 @@ def test_a_connector_that_keeps_things_is_given_its_shelf(tmp_path: Path) -> Non
 
     assert told(result) == ["ok keeping: installation: None"]
     assert result.exit_code == 0
+
+
+def test_two_connectors_at_one_path_are_a_mistake_before_anybody_runs(
+    tmp_path: Path,
+) -> None:
+    result = invoked(tmp_path, [Answering("one"), Answering("two")])
+
+    assert result.exit_code == 2
+    assert "'one' and 'two' both answer at '/events'" in result.stderr
