@@ -28,8 +28,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import platformdirs
 
-from bot import config as configuration
-from bot import explain, plugin_manager
+from bot import config_file, explain, plugin_manager
 from bot.channels import ChannelPlugins
 from bot.config import (
     Channel,
@@ -98,13 +97,13 @@ class App:
         Raise ConfigError with every problem of the file and of its plugins, in the
         order of the file. A document that is not there counts as one.
         """
-        draft = configuration.read(path)
+        draft = config_file.read(path)
         plugins, problems = ChannelPlugins.load(
             draft.config, str(path), mistakes=draft.problems
         )
         problems += [f"{path}: {problem}" for problem in _missing_paths(draft.config)]
         if problems:
-            raise ConfigError(configuration.in_order(problems, draft.keys, f"{path}: "))
+            raise ConfigError(config_file.in_order(problems, draft.keys, f"{path}: "))
         return cls(draft.config, plugins, progress)
 
     @classmethod

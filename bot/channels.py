@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bot import plugin_manager
-from bot.config import Channel, Config, RankingConfig, Use, did_you_mean
+from bot.config import Channel, Config, RankingConfig, Use
+from bot.config_file import did_you_mean
 from bot.interfaces import Truncates
 from bot.model import Address, Event, Record, Reply, Turn
 from bot.plugin_manager import Plugins

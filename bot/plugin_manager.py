@@ -21,7 +21,8 @@ import pluggy
 from pydantic import BaseModel, ValidationError
 
 from bot import hookspecs
-from bot.config import Config, Use, did_you_mean, sentences
+from bot.config import Config, Use
+from bot.config_file import did_you_mean, sentences
 from bot.errors import ConfigError, place_of
 
 if TYPE_CHECKING:

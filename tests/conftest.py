@@ -8,7 +8,7 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-from bot import config
+from bot import config_file
 
 SHIPPED = Path(__file__).parents[1] / "config" / "bot.yaml"
 
@@ -23,7 +23,7 @@ class ModelFolders:
 def model_folders() -> ModelFolders:
     from bot.generation.models import ModelStore  # noqa: PLC0415 (loads torch)
 
-    shipped = config.load(SHIPPED)
+    shipped = config_file.load(SHIPPED)
     store = ModelStore(
         platformdirs.user_cache_path("chorus") / "models", lambda *_: None
     )

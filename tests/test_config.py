@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bot import config
+from bot import config_file
 from bot.config import Config
 from bot.errors import ConfigError
 
@@ -24,12 +24,12 @@ def written(folder: Path, text: str) -> Path:
 
 def problems_of(folder: Path, text: str) -> tuple[str, ...]:
     with pytest.raises(ConfigError) as caught:
-        config.load(written(folder, text))
+        config_file.load(written(folder, text))
     return caught.value.problems
 
 
 def test_a_minimal_file_gets_the_defaults(tmp_path: Path) -> None:
-    loaded = config.load(written(tmp_path, MINIMAL))
+    loaded = config_file.load(written(tmp_path, MINIMAL))
 
     assert loaded.generation.candidates == 8
     assert loaded.redis.url is None
@@ -38,7 +38,7 @@ def test_a_minimal_file_gets_the_defaults(tmp_path: Path) -> None:
 def test_knowledge_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     text = "knowledge: {model: m, paths: [docs]}\ngeneration: {model: m}"
 
-    loaded = config.load(written(tmp_path, text))
+    loaded = config_file.load(written(tmp_path, text))
 
     assert loaded.knowledge.paths == (tmp_path / "docs",)
 
@@ -77,12 +77,12 @@ def test_a_missing_key_says_what_it_is_for(tmp_path: Path) -> None:
 
 def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"No such file.*--config"):
-        config.load(tmp_path / "nowhere.yaml")
+        config_file.load(tmp_path / "nowhere.yaml")
 
 
 def test_a_folder_in_place_of_a_file_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
-        config.load(tmp_path)
+        config_file.load(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_file_that_is_not_utf_8_is_one_sentence(tmp_path: Path) -> None:
     path.write_bytes(b"name: \xff\xfe")
 
     with pytest.raises(ConfigError, match="not UTF-8 at byte 6"):
-        config.load(path)
+        config_file.load(path)
 
 
 def test_a_missing_secret_names_key_and_variable(
@@ -155,7 +155,7 @@ def test_no_mistake_keeps_a_file_from_being_read_to_the_end(
 ) -> None:
     monkeypatch.delenv("ABSENT", raising=False)
 
-    draft = config.read(written(tmp_path, broken))
+    draft = config_file.read(written(tmp_path, broken))
 
     assert draft.problems
 
@@ -192,7 +192,7 @@ def test_a_secret_is_read_and_shown_nowhere(
 ) -> None:
     monkeypatch.setenv("CHORUS_REDIS", "redis://:canary@localhost")
 
-    loaded = config.load(
+    loaded = config_file.load(
         written(tmp_path, MINIMAL + "redis: {url: {env: CHORUS_REDIS}}")
     )
 
@@ -213,9 +213,9 @@ def test_a_wrong_secret_is_not_shown_in_the_problem(
 
 
 def test_the_fingerprint_changes_with_any_setting(tmp_path: Path) -> None:
-    base = config.load(written(tmp_path, MINIMAL))
-    same = config.load(written(tmp_path, MINIMAL))
-    other = config.load(written(tmp_path, MINIMAL + "name: Other"))
+    base = config_file.load(written(tmp_path, MINIMAL))
+    same = config_file.load(written(tmp_path, MINIMAL))
+    other = config_file.load(written(tmp_path, MINIMAL + "name: Other"))
 
     assert base.fingerprint == same.fingerprint
     assert base.fingerprint != other.fingerprint
@@ -224,7 +224,7 @@ def test_the_fingerprint_changes_with_any_setting(tmp_path: Path) -> None:
 def test_the_configuration_cannot_be_changed_behind_anyones_back(
     tmp_path: Path,
 ) -> None:
-    loaded = config.load(written(tmp_path, MINIMAL))
+    loaded = config_file.load(written(tmp_path, MINIMAL))
 
     with pytest.raises(ValueError, match="frozen"):
         loaded.name = "other"  # type: ignore[misc]  # the mistake under test

@@ -22,9 +22,9 @@ import pytest
 import redis
 import yaml
 
-from bot import config, metrics
+from bot import config_file, metrics
 from bot.cli import run
-from bot.config import OperationsConfig, WorkersConfig
+from bot.config import Config, OperationsConfig, WorkersConfig
 from bot.conversation.redis_server import EmbeddedRedis
 
 ROOT = Path(__file__).parents[1]
@@ -267,7 +267,7 @@ def test_configuration_documents_index_and_models_are_where_chorus_looks(
         "/cache",
     }
     assert "WORKDIR /srv/chorus\n" in (ROOT / "Dockerfile").read_text()
-    assert config.Config.model_fields["data"].default == Path(".chorus")
+    assert Config.model_fields["data"].default == Path(".chorus")
 
 
 # The configuration
@@ -282,7 +282,7 @@ def test_the_mounted_configuration_exists_and_loads(
     url = "redis://:secret@redis:6379/0"
     monkeypatch.setenv("CHORUS_REDIS_URL", url)
 
-    loaded = config.load(ROOT / default[1])
+    loaded = config_file.load(ROOT / default[1])
 
     assert loaded.redis.url is not None
     assert loaded.redis.url.get_secret_value() == url
@@ -294,9 +294,9 @@ def test_the_mounted_configuration_is_the_shipped_bot(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("CHORUS_REDIS_URL", "redis://redis:6379/0")
-    shipped = config.load(ROOT / "config" / "bot.yaml")
+    shipped = config_file.load(ROOT / "config" / "bot.yaml")
 
-    deployed = config.load(UNITS / "bot.yaml")
+    deployed = config_file.load(UNITS / "bot.yaml")
 
     own = {"redis", "operations", "workers", "knowledge"}
     assert deployed.model_dump(exclude=own) == shipped.model_dump(exclude=own)

@@ -11,8 +11,8 @@ import click
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from bot import config, hookimpl, hookspecs, plugin_manager
-from bot.config import Use
+from bot import config_file, hookimpl, hookspecs, plugin_manager
+from bot.config import Config, Use
 from bot.model import Address, Candidate, Event, Record, Reply, Turn
 from bot.plugin_manager import Plugins
 from bot.testing.makers import a_candidate, a_turn, an_address, an_event
@@ -115,7 +115,7 @@ class Everything:
         return [COMMAND]
 
     @hookimpl
-    def check_config(self, config: config.Config) -> Sequence[str]:
+    def check_config(self, config: Config) -> Sequence[str]:
         return [f"{config.name} is not to my liking"]
 
     @hookimpl
@@ -232,7 +232,7 @@ def test_hook_commands(plugins: Plugins) -> None:
 
 
 def test_hook_check_config(plugins: Plugins) -> None:
-    shipped = config.load(ROOT / "config" / "bot.yaml")
+    shipped = config_file.load(ROOT / "config" / "bot.yaml")
 
     problems = plugins.check_config(shipped)
 

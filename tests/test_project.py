@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import bot
-from bot import config
+from bot import config_file
 from bot.app import App
 
 ROOT = Path(__file__).parents[1]
@@ -60,7 +60,7 @@ def test_the_shipped_configurations_are_fine(path: Path) -> None:
 
 
 def test_the_shipped_models_are_pinned_by_their_hash() -> None:
-    shipped = config.load(ROOT / "config" / "bot.yaml")
+    shipped = config_file.load(ROOT / "config" / "bot.yaml")
 
     assert shipped.knowledge.model_sha256
     assert shipped.generation.model_sha256

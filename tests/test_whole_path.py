@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bot import config, explain
+from bot import config_file, explain
 from bot.app import App
 from bot.testing.fakes import MemoryConnector
 from bot.testing.makers import an_address
@@ -45,7 +45,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> App:
     documents.mkdir()
     for name, text in DOCUMENTS.items():
         (documents / name).write_text(text)
-    shipped = config.load(SHIPPED)
+    shipped = config_file.load(SHIPPED)
     small = shipped.model_copy(
         update={
             "data": folder / "data",

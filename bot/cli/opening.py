@@ -20,7 +20,8 @@ import click
 from bot import plugin_manager
 from bot.app import App
 from bot.cli.progress import StepProgress
-from bot.config import Config, Use, load
+from bot.config import Config, Use
+from bot.config_file import load
 from bot.errors import ConfigError
 from bot.interfaces import Progress
 

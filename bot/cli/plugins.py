@@ -9,8 +9,7 @@ from typing import Any
 
 import click
 
-from bot import config as configuration
-from bot import plugin_manager
+from bot import config_file, plugin_manager
 from bot.cli.opening import config_option, json_option
 from bot.cli.screen import write_json, write_table
 from bot.config import Config, Use
@@ -22,7 +21,7 @@ from bot.plugin_manager import Installed
 @json_option
 def command(*, path: Path, as_json: bool) -> None:
     """List the plugins that are installed, the enabled ones first."""
-    found = plugin_manager.installed(_uses(configuration.load(path)))
+    found = plugin_manager.installed(_uses(config_file.load(path)))
     if as_json:
         write_json([asdict(plugin) for plugin in found])
     else:

@@ -43,7 +43,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import SecretStr
 
-from bot.config import did_you_mean
+from bot.config_file import did_you_mean
 from bot.errors import ChorusError, ModelError, PluginError, TurnError
 from bot.generation.openai_http import (
     Body,

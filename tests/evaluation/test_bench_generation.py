@@ -19,7 +19,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from bot import config
+from bot import config_file
 from bot.app import App
 from bot.config import Config
 from bot.errors import ConfigError
@@ -128,7 +128,7 @@ def sides(ground: Ground, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 def on_the_cpu() -> Config:
-    shipped = config.load(SHIPPED)
+    shipped = config_file.load(SHIPPED)
     generation = shipped.generation.model_copy(update={"device": "cpu"})
     return shipped.model_copy(update={"generation": generation})
 

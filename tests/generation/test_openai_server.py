@@ -19,8 +19,7 @@ import torch
 from openai import _exceptions as client_errors
 from pydantic import BaseModel, ConfigDict, SecretStr
 
-from bot import config as configuration
-from bot import hookimpl
+from bot import config_file, hookimpl
 from bot.app import App
 from bot.errors import (
     ConfigError,
@@ -1005,7 +1004,7 @@ def test_a_keys_line_end_is_no_part_of_it(
 ) -> None:
     monkeypatch.setenv("SERVER_KEY", f"{KEY}\n")
 
-    loaded = configuration.load(
+    loaded = config_file.load(
         a_file(tmp_path, f"{SERVER}, api_key: {{env: SERVER_KEY}}")
     )
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from bot import config
+from bot import config_file
 from connectors.slack.cipher import Cipher
 from connectors.slack.oauth import OAuthSettings
 from tests.connectors.slack.many_workspaces.world import KEY, some_settings
@@ -19,7 +19,7 @@ def test_a_wrong_key_is_told_with_how_to_make_one_and_not_shown() -> None:
         with pytest.raises(ValidationError) as caught:
             some_settings(encryption_key=key)
 
-        (told,) = config.sentences(caught.value, OAuthSettings)
+        (told,) = config_file.sentences(caught.value, OAuthSettings)
         assert told.startswith("encryption_key: ")
         assert "Fernet.generate_key()" in told
         assert "hunter2" not in told + str(caught.value)
