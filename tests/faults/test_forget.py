@@ -222,7 +222,11 @@ async def leave_traces(bot: Bot, word: str) -> None:
     await bot.hear("Stopped.", his)
     await bot.say(f"{word} fails", his, data={"fails": True})
     await bot.hear("something went wrong", his)
-    judged = {"turn": turn_id(question), f"{word}-name": f"{word}-value"}
+    judged = {
+        "turn": turn_id(question),
+        "rating": -1,
+        f"{word}-name": f"{word}-value",
+    }
     await bot.say(f"{word} comment", his, kind="feedback", data=judged)
     assert await bot.platform.offer(question) == "duplicate"
 
