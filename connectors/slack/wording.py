@@ -10,7 +10,7 @@ from __future__ import annotations
 import html
 
 # The words that are commands when they stand alone; with a slash any word is.
-COMMANDS = frozenset({"why", "help", "forget", "start", "human"})
+COMMANDS = frozenset({"why", "help", "forget", "start", "human", "bot"})
 STOP = "stop"
 
 _ESCAPED = {"&lt;": "<", "&gt;": ">", "&amp;": "&"}

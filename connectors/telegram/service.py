@@ -43,6 +43,7 @@ COMMANDS = {
     "stop": "Stop the answer that is being written",
     "forget": "Erase what I remember of this conversation",
     "human": "Ask for a person",
+    "bot": "Talk to me again, after a person did",
 }
 
 

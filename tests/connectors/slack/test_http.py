@@ -327,6 +327,7 @@ async def test_other_reactions_are_of_no_concern(slack: SlackService) -> None:
     ("text", "kind", "said"),
     [
         ("why", "command", "why"),
+        ("bot", "command", "bot"),
         ("Forget", "command", "forget"),
         ("/order 12", "command", "order 12"),
         ("", "command", "help"),

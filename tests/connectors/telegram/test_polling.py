@@ -303,7 +303,7 @@ async def test_commands_are_offered_and_need_not_be(
     async with listening(connector) as core:
         event = await core.next()
 
-    assert {"help", "why", "stop", "forget", "human"} == offered
+    assert {"help", "why", "stop", "forget", "human", "bot"} == offered
     assert event.text == "hello"
 
 
