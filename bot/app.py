@@ -20,7 +20,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
@@ -49,7 +49,7 @@ from bot.interfaces import (
 )
 from bot.model import Address
 from bot.plugin_manager import Plugins
-from bot.ranking import Ranking
+from bot.ranking import Classifies, Ranking
 from bot.turn import Answerer, Pipeline
 
 if TYPE_CHECKING:
@@ -217,7 +217,27 @@ class App:
         sources = [(knowledge.model, knowledge.model_sha256)]
         if generation.backend == "transformers":
             sources.append((generation.model, generation.model_sha256))
-        return sources
+        return [*sources, *self._plugins.classifiers().items()]
+
+    def _classifiers(self) -> Mapping[str, Classifies]:
+        """Load what plugins classify with, each model once."""
+        from bot.generation.classifier import Classifier
+
+        loaded = self._loaded.classifiers
+        for source, sha256 in self._plugins.classifiers().items():
+            if source not in loaded:
+                folder = self.models.fetch(source, sha256)
+                self._progress("Loading a classifier", 0, None)
+                loaded[source] = Classifier(folder)
+        return loaded
+
+    def _tell_vocabulary(self) -> None:
+        """Let the plugins that have to know what tokens say read the vocabulary."""
+        readers = self._plugins.vocabulary_readers()
+        vocabulary = getattr(self.language_model(), "vocabulary", None)
+        if vocabulary is not None:
+            for reader in readers:
+                reader.read_vocabulary(vocabulary)
 
     # Knowledge
 
@@ -257,6 +277,7 @@ class App:
 
     def answerer(self) -> Answerer:
         retriever = self.retriever()
+        self._tell_vocabulary()
         everywhere = self._pipeline(self.plugins, None, retriever)
         channels = [
             (channel, self._pipeline(plugins, channel, retriever))
@@ -273,6 +294,7 @@ class App:
             model=self.language_model(),
             embedder=self.embedder(),
             inference=self.inference,
+            classifiers=self._classifiers(),
         )
 
     def _pipeline(
@@ -293,6 +315,7 @@ class App:
                 conversation=self.config.conversation,
                 reply_tokens=self.config.generation.max_new_tokens,
             ),
+            prompt_variants=plugins.prompt_variants,
             sampler=_named(plugins.samplers, self.config.generation.sampler),
             logits_processors=plugins.logits_processors,
             ranking=Ranking(
@@ -449,6 +472,7 @@ class _Loaded:
 
     embedder: Embedder | None = None
     language_model: LanguageModel | None = None
+    classifiers: dict[str, Classifies] = field(default_factory=dict)
 
 
 @asynccontextmanager

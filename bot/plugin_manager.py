@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         LogitsProcessor,
         MetricsSink,
         PromptPart,
+        PromptVariant,
         Reranker,
         Retriever,
         Sampler,
@@ -55,6 +56,7 @@ OBSERVER_TIMEOUT_S = 5.0
 METHODS: Mapping[str, tuple[str, bool]] = {
     "retrievers": ("retrieve", True),
     "prompt_parts": ("render", False),
+    "prompt_variants": ("instruction", False),
     "logits_processors": ("begin", False),
     "samplers": ("begin", False),
     "writers": ("write", False),
@@ -101,6 +103,7 @@ class Plugins:
 
     retrievers: Sequence[Retriever] = ()
     prompt_parts: Sequence[PromptPart] = ()
+    prompt_variants: Sequence[PromptVariant] = ()
     logits_processors: Sequence[LogitsProcessor] = ()
     samplers: Sequence[Sampler] = ()
     writers: Sequence[Writer] = ()

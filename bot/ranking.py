@@ -1,5 +1,5 @@
 """
-Ranking: writers add, filters drop, scorers number, rerankers order, a selector picks.
+Ranking: writers write, filters drop, scorers number, rerankers order, a selector picks.
 
 Knows nothing about how candidates were generated or how replies are sent. Every plugin
 is asked on the inference thread within a time limit, and its answer is checked. What a
@@ -11,9 +11,10 @@ checked is not sent.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,9 @@ from numpy.typing import NDArray
 from bot.inference import InferenceThread, Questions
 from bot.interfaces import (
     CandidateFilter,
+    Classified,
     Embedder,
+    Embeds,
     LanguageModel,
     Reranker,
     Scorer,
@@ -47,13 +50,48 @@ class Ranked:
     problems: Sequence[str]
 
 
-class TurnTools:
-    """What scorers may use, with every text embedded at most once per turn."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What the writers wrote, and the problems they had."""
 
-    def __init__(self, embedder: Embedder, model: LanguageModel) -> None:
+    candidates: Sequence[Candidate] = ()
+    problems: Sequence[str] = ()
+
+
+class Classifies(Protocol):
+    """A sequence-classification model."""
+
+    def classify(
+        self, texts: Sequence[str], pairs: Sequence[str] | None
+    ) -> Classified: ...
+
+
+class TurnTools:
+    """
+    What plugins may use in one turn, with every text embedded at most once. `render`
+    gives what the model would read for another turn; `classifiers` are by source.
+    """
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        model: LanguageModel,
+        render: Callable[[Turn], str],
+        classifiers: Mapping[str, Classifies],
+    ) -> None:
         self._embedder = embedder
         self._model = model
+        self._render = render
+        self._classifiers = classifiers
         self._vectors: dict[str, NDArray[np.float32]] = {}
+
+    def prompt(self, turn: Turn) -> str:
+        return self._render(turn)
+
+    def classify(
+        self, model: str, texts: Sequence[str], pairs: Sequence[str] | None = None
+    ) -> Classified:
+        return self._classifiers[model].classify(texts, pairs)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         new = [text for text in dict.fromkeys(texts) if text not in self._vectors]
@@ -82,14 +120,26 @@ class Ranking:
     selector: Selector
     plugin_timeout_s: float
 
+    async def write(self, turn: Turn, tools: Tools) -> Written:
+        """
+        Ask the writers, who need not wait for the model. Put their candidates first:
+        of equal texts the one that knows its source is to be kept. Never raises.
+        """
+        asked = Questions(self.inference, self.plugin_timeout_s)
+        written: list[Candidate] = []
+        for writer in self.writers:
+            ask = partial(writer.write, turn, tools)
+            found = await asked.ask(writer.name, ask, checked_candidates)
+            written += found or ()
+        return Written(candidates=written, problems=asked.problems)
+
     async def rank(
         self, turn: Turn, candidates: Sequence[Candidate], tools: Tools
     ) -> Ranked:
-        """Turn what the model wrote into a ranked set and a choice. Never raises."""
+        """Turn candidates into a ranked set and a choice. Never raises."""
         asked = Questions(self.inference, self.plugin_timeout_s)
-        # Writers come first: of equal texts the one that knows its source is kept.
-        everything = [*await self._written(asked, turn, tools), *candidates]
-        kept, lost = await self._filtered(asked, turn, everything)
+        await self._read_ahead(asked, turn, candidates, tools)
+        kept, lost = await self._filtered(asked, turn, candidates, tools)
         scored = await self._scored(asked, turn, kept, tools)
         order, orders = await self._reranked(asked, turn, scored, tools)
         ranked = [replace(one, rank=rank) for rank, one in enumerate(order, 1)]
@@ -102,25 +152,39 @@ class Ranking:
             problems=tuple(asked.problems),
         )
 
-    async def _written(
-        self, asked: Questions, turn: Turn, tools: Tools
-    ) -> list[Candidate]:
-        written: list[Candidate] = []
-        for writer in self.writers:
-            ask = partial(writer.write, turn, tools)
-            found = await asked.ask(writer.name, ask, _candidates)
-            written += found or ()
-        return written
+    async def _read_ahead(
+        self,
+        asked: Questions,
+        turn: Turn,
+        candidates: Sequence[Candidate],
+        tools: Tools,
+    ) -> None:
+        """Embed what plugins will ask for in one call; one by one costs twice that."""
+        plugins = (*self.filters, *self.scorers, *self.rerankers)
+        embedding = [one for one in plugins if isinstance(one, Embeds)]
+        if not embedding or not candidates:
+            return
+        texts = [turn.question, *(one.text for one in candidates)]
+        for one in embedding:
+            ask = partial(one.texts, turn)
+            found = await asked.ask(one.name, ask, _texts)
+            texts += found or ()
+        await asked.ask("the embedder", partial(tools.embed, texts), lambda _: None)
 
     async def _filtered(
-        self, asked: Questions, turn: Turn, candidates: Sequence[Candidate]
+        self,
+        asked: Questions,
+        turn: Turn,
+        candidates: Sequence[Candidate],
+        tools: Tools,
     ) -> tuple[list[Candidate], list[Candidate]]:
         kept, lost = list(candidates), list[Candidate]()
         for one in self.filters:
             if not kept:
                 break
             check = partial(_verdicts, kept)
-            verdicts = await asked.ask(one.name, partial(one.keep, turn, kept), check)
+            ask = partial(one.keep, turn, kept, tools)
+            verdicts = await asked.ask(one.name, ask, check)
             if verdicts is None:
                 why = f"{one.name}: failed, and what is unchecked is not sent"
                 return [], [*lost, *(replace(each, dropped=why) for each in kept)]
@@ -143,7 +207,8 @@ class Ranking:
         """Score, and order by total, best first; equals keep their order."""
         scores: dict[str, Sequence[float]] = {}
         for scorer in self.scorers if candidates else ():
-            ask = partial(scorer.score, turn, candidates, tools)
+            scored = _with_scores(candidates, scores)
+            ask = partial(scorer.score, turn, scored, tools)
             found = await asked.ask(scorer.name, ask, partial(_numbers, candidates))
             if found is not None:
                 scores[scorer.name] = found
@@ -181,6 +246,18 @@ class Ranking:
         return choice.index, choice.why
 
 
+def _with_scores(
+    candidates: Sequence[Candidate], scores: Mapping[str, Sequence[float]]
+) -> list[Candidate]:
+    return [
+        replace(
+            candidate,
+            scores={name: float(values[row]) for name, values in scores.items()},
+        )
+        for row, candidate in enumerate(candidates)
+    ]
+
+
 def with_totals(
     candidates: Sequence[Candidate],
     scores: Mapping[str, Sequence[float]],
@@ -200,11 +277,10 @@ def with_totals(
     return [
         replace(
             candidate,
-            scores={name: float(values[row]) for name, values in scores.items()},
             contributions={name: float(part[row]) for name, part in parts.items()},
             total=float(sum(part[row] for part in parts.values())),
         )
-        for row, candidate in enumerate(candidates)
+        for row, candidate in enumerate(_with_scores(candidates, scores))
     ]
 
 
@@ -220,13 +296,19 @@ def _z_scores(values: NDArray[np.float64]) -> NDArray[np.float64]:
 # What is wrong with an answer, or None
 
 
-def _candidates(answer: Sequence[Candidate]) -> str | None:
+def checked_candidates(answer: Sequence[Candidate]) -> str | None:
     # A generator would be used up by the look into it.
     if isinstance(answer, Sequence) and all(
         isinstance(one, Candidate) for one in answer
     ):
         return None
-    return "write must return a list of Candidates"
+    return "must return a list of Candidates"
+
+
+def _texts(answer: Sequence[str]) -> str | None:
+    if isinstance(answer, Sequence) and all(isinstance(one, str) for one in answer):
+        return None
+    return "texts must return a list of texts"
 
 
 def _verdicts(candidates: Sequence[Candidate], answer: Sequence[Verdict]) -> str | None:

@@ -12,11 +12,11 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from bot import metrics
 from bot.blocks import in_blocks
@@ -31,6 +31,7 @@ from bot.interfaces import (
     LanguageModel,
     LogitsProcessor,
     PromptPart,
+    PromptVariant,
     Retriever,
     Sampler,
 )
@@ -44,15 +45,27 @@ from bot.model import (
     Turn,
 )
 from bot.plugin_manager import Plugins
-from bot.ranking import Ranked, Ranking, TurnTools
+from bot.ranking import (
+    Classifies,
+    Ranked,
+    Ranking,
+    TurnTools,
+    Written,
+    checked_candidates,
+)
 
 logger = logging.getLogger(__name__)
 
 
 class Prompter(Protocol):
-    """Renders what the model reads; `parts` are what plugins add to the rules."""
+    """
+    Renders what the model reads; `parts` are what plugins add to the rules, the
+    `instruction` is one variant's and stands beside the question.
+    """
 
-    def render(self, turn: Turn, parts: Sequence[str]) -> Turn: ...
+    def render(
+        self, turn: Turn, parts: Sequence[str], instruction: str = ""
+    ) -> Turn: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +76,7 @@ class Pipeline:
     retrievers: Sequence[Retriever]
     prompt_parts: Sequence[PromptPart]
     prompter: Prompter
+    prompt_variants: Sequence[PromptVariant] = ()
     sampler: Sampler
     logits_processors: Sequence[LogitsProcessor]
     ranking: Ranking
@@ -76,6 +90,7 @@ class _Progress:
     began: float = field(default_factory=time.perf_counter)
     ms: dict[str, float] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    parts: Sequence[str] = ()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -87,6 +102,10 @@ class _Progress:
 
     def add(self, name: str, ms: float) -> None:
         self.ms[name] = self.ms.get(name, 0.0) + ms
+
+    def at_least(self, name: str, ms: float) -> None:
+        """Take the longest of what happens at the same time."""
+        self.ms[name] = max(self.ms.get(name, 0.0), ms)
 
     def reached(self, name: str) -> None:
         """Time the way here from the beginning of the turn, once."""
@@ -105,6 +124,7 @@ class Answerer:
     model: LanguageModel
     embedder: Embedder
     inference: InferenceThread
+    classifiers: Mapping[str, Classifies] = field(default_factory=dict)
     background: bool = False
 
     async def answer(
@@ -206,19 +226,99 @@ class Answerer:
         language = self.config.language_for(progress.turn.message.address)
         if language is not None:
             said.append(in_language(language))
+        progress.parts = said
         return await self.inference.run(
             partial(pipeline.prompter.render, progress.turn, said)
         )
+
+    def _tools(self, pipeline: Pipeline, progress: _Progress) -> TurnTools:
+        def render(turn: Turn) -> str:
+            return pipeline.prompter.render(turn, progress.parts).prompt
+
+        return TurnTools(self.embedder, self.model, render, self.classifiers)
 
     async def _at_once(
         self, pipeline: Pipeline, progress: _Progress, request: GenerationRequest
     ) -> Ranked:
         """Write whole replies and rank them."""
+        tools = self._tools(pipeline, progress)
         with progress.stage("generate"):
-            written = await self._generate(progress, request)
+            siblings, written = await self._both(
+                self._siblings(pipeline, progress, request),
+                pipeline.ranking.write(progress.turn, tools),
+            )
+        progress.problems += written.problems
         with progress.stage("rank"):
-            tools = TurnTools(self.embedder, self.model)
-            return await pipeline.ranking.rank(progress.turn, written, tools)
+            everything = [*written.candidates, *siblings]
+            return await pipeline.ranking.rank(progress.turn, everything, tools)
+
+    async def _both(
+        self,
+        siblings: Awaitable[list[Candidate]],
+        written: Coroutine[Any, Any, Written],
+    ) -> tuple[list[Candidate], Written]:
+        """Let the writers work while the model writes; without it, they stop too."""
+        writing = asyncio.create_task(written)
+        try:
+            return await siblings, await writing
+        finally:
+            writing.cancel()
+
+    async def _siblings(
+        self, pipeline: Pipeline, progress: _Progress, request: GenerationRequest
+    ) -> list[Candidate]:
+        """Return the set that the model writes, a part of it with each variant."""
+        if not pipeline.prompt_variants:
+            return await self._generate(progress, request)
+        asked = self._questions()
+        groups = [
+            self._with_variant(pipeline, progress, asked, request, place)
+            for place in range(min(request.candidates, len(pipeline.prompt_variants)))
+        ]
+        found = await asyncio.gather(*groups, return_exceptions=True)
+        progress.problems += asked.problems
+        siblings: list[Candidate] = []
+        for group in found:
+            if isinstance(group, BaseException):
+                raise group
+            siblings += group
+        return siblings
+
+    async def _with_variant(
+        self,
+        pipeline: Pipeline,
+        progress: _Progress,
+        asked: Questions,
+        request: GenerationRequest,
+        place: int,
+    ) -> list[Candidate]:
+        """Have the siblings of one variant written, every n-th, from its own on."""
+        variants = pipeline.prompt_variants
+        variant = variants[place]
+        ask = partial(variant.instruction, request.turn)
+        instruction = await asked.ask(variant.name, ask, _text)
+        turn = await self.inference.run(
+            partial(
+                pipeline.prompter.render,
+                request.turn,
+                progress.parts,
+                instruction or "",
+            )
+        )
+        own = replace(
+            request,
+            # With the same seed, siblings of two variants would draw the same numbers.
+            turn=replace(turn, seed=turn.seed + place),
+            candidates=len(range(place, request.candidates, len(variants))),
+            max_new_tokens=request.max_new_tokens * variant.replies,
+            on_ms=lambda stage, ms: progress.at_least(f"generate_{stage}", ms),
+        )
+        candidates: list[Candidate] = []
+        for written in await self._generate(progress, own):
+            ask_read = partial(variant.read, request.turn, written)
+            read = await asked.ask(variant.name, ask_read, checked_candidates)
+            candidates += [replace(one, variant=variant.name) for one in read or ()]
+        return candidates
 
     async def _in_blocks(
         self,
@@ -228,18 +328,22 @@ class Answerer:
         show: Callable[[str], None],
     ) -> Ranked:
         """Write and rank one block after the other."""
-        tools = TurnTools(self.embedder, self.model)
+        tools = self._tools(pipeline, progress)
+        # Shown as soon as it is settled: nothing is gained by asking them meanwhile.
+        first_written = await pipeline.ranking.write(progress.turn, tools)
+        progress.problems += first_written.problems
 
         async def write(block: GenerationRequest) -> list[Candidate]:
             with progress.stage("generate"):
                 return await self._generate(progress, block)
 
         async def rank(written: Sequence[Candidate], *, first: bool) -> Ranked:
-            ranking = pipeline.ranking
-            if not first:  # what a writer has is whole, and goes on from nothing
-                ranking = replace(ranking, writers=())
+            # What a writer has is whole, and goes on from nothing.
+            whole = first_written.candidates if first else ()
             with progress.stage("rank"):
-                return await ranking.rank(progress.turn, written, tools)
+                return await pipeline.ranking.rank(
+                    progress.turn, [*whole, *written], tools
+                )
 
         def shown(text: str) -> None:
             progress.reached("first_block")

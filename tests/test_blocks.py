@@ -17,7 +17,7 @@ from bot.blocks import ends_block
 from bot.config import Config
 from bot.errors import PluginError
 from bot.inference import InferenceThread
-from bot.interfaces import GenerationRequest
+from bot.interfaces import GenerationRequest, Tools
 from bot.model import KEPT, Candidate, Record, Reply, Selection, Turn, Verdict, dropped
 from bot.plugin_manager import Plugins
 from bot.ranking import Ranking
@@ -28,7 +28,7 @@ WHOLE = "Refunds take five days. They go to your card. Ask us for more."
 
 
 class Prompts:
-    def render(self, turn: Turn, parts: Sequence[str]) -> Turn:
+    def render(self, turn: Turn, parts: Sequence[str], instruction: str = "") -> Turn:
         return replace(turn, prompt=turn.question)
 
 
@@ -59,7 +59,9 @@ class Refuses:
     name: str = "refuses"
     seen: list[list[str]] = field(default_factory=list)
 
-    def keep(self, turn: Turn, candidates: Sequence[Candidate]) -> list[Verdict]:
+    def keep(
+        self, turn: Turn, candidates: Sequence[Candidate], tools: Tools
+    ) -> list[Verdict]:
         self.seen.append([one.text for one in candidates])
         return [
             dropped(f"says {self.word}") if self.word in one.text else KEPT

@@ -36,6 +36,7 @@ class Contribution:
     async def send(self) -> None: ...
     def begin(self) -> None: ...
     def embed(self) -> None: ...
+    def instruction(self) -> None: ...
     def keep(self) -> None: ...
     def render(self) -> None: ...
     def rerank(self) -> None: ...
@@ -72,6 +73,10 @@ class Everything:
 
     @hookimpl
     def samplers(self) -> Sequence[Any]:
+        return [THING]
+
+    @hookimpl
+    def prompt_variants(self) -> Sequence[Any]:
         return [THING]
 
     @hookimpl
@@ -189,6 +194,10 @@ def test_hook_logits_processors(plugins: Plugins) -> None:
 
 def test_hook_samplers(plugins: Plugins) -> None:
     assert plugins.samplers == [THING]
+
+
+def test_hook_prompt_variants(plugins: Plugins) -> None:
+    assert plugins.prompt_variants == [THING]
 
 
 def test_hook_writers(plugins: Plugins) -> None:

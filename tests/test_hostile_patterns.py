@@ -29,13 +29,14 @@ from pathlib import Path
 import pytest
 
 from bot.blocks import ends_block
-from bot.knowledge.text import (
+from bot.text import (
     cleaned,
+    content_words,
     estimated_tokens,
     sentence_spans,
+    stems,
     unwrapped,
 )
-from plugins.writers import quotation
 
 PACKAGES = ("bot", "plugins", "connectors")
 
@@ -176,9 +177,9 @@ def test_a_pattern_that_cannot_be_read_here_is_refused(asked: str) -> None:
         cleaned,
         ends_block,
         estimated_tokens,
-        quotation.sentences,
-        quotation.words,
+        content_words,
         sentence_spans,
+        stems,
         lambda text: unwrapped(text.split("\n")),
     ],
 )

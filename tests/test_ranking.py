@@ -37,7 +37,7 @@ class Plays:
     def write(self, turn: Turn, tools: Tools) -> Any:
         return self._given(())
 
-    def keep(self, turn: Turn, candidates: Sequence[Candidate]) -> Any:
+    def keep(self, turn: Turn, candidates: Sequence[Candidate], tools: Tools) -> Any:
         return self._given(candidates)
 
     def score(self, turn: Turn, candidates: Sequence[Candidate], tools: Tools) -> Any:
@@ -95,19 +95,48 @@ async def test_writers_candidates_compete(inference: InferenceThread) -> None:
         scorers=(Plays("a", [0.0, 1.0]),),
     )
 
-    ranked = await ranking.rank(a_turn(), [ONE], FakeTools())
+    written = await ranking.write(a_turn(), FakeTools())
+    both = [*written.candidates, ONE]
+    ranked = await ranking.rank(a_turn(), both, FakeTools())
 
     assert [one.text for one in ranked.candidates] == ["one", "two"]
 
 
-async def test_of_equal_totals_what_a_writer_wrote_comes_first(
+async def test_equal_totals_keep_the_order_they_came_in(
     inference: InferenceThread,
 ) -> None:
-    ranking = a_ranking(inference, writers=(Plays("writer", [TWO]),))
+    ranking = a_ranking(inference)
 
-    ranked = await ranking.rank(a_turn(), [ONE], FakeTools())
+    ranked = await ranking.rank(a_turn(), [TWO, ONE], FakeTools())
 
     assert [one.text for one in ranked.candidates] == ["two", "one"]
+
+
+async def test_a_scorer_sees_what_those_before_it_said(
+    inference: InferenceThread,
+) -> None:
+    second = Plays("second", [0.0, 0.0])
+    ranking = a_ranking(inference, scorers=(Plays("first", [1.0, 2.0]), second))
+
+    await ranking.rank(a_turn(), [ONE, TWO], FakeTools())
+
+    assert [one.scores for one in second.seen[0]] == [{"first": 1.0}, {"first": 2.0}]
+
+
+async def test_what_plugins_embed_is_read_in_one_call(
+    inference: InferenceThread,
+) -> None:
+    class Reads(Plays):
+        def texts(self, turn: Turn) -> list[str]:
+            return [f"{self.name} text"]
+
+    tools = FakeTools()
+    scorers = (Reads("a", [0.0, 0.0]), Reads("b", [0.0, 0.0]))
+
+    await a_ranking(inference, scorers=scorers).rank(a_turn(), [ONE, TWO], tools)
+
+    question = a_turn().question
+    assert tools.embedded == [(question, "one", "two", "a text", "b text")]
 
 
 async def test_a_dropped_candidate_says_why_and_is_seen_by_nobody_else(
@@ -250,10 +279,10 @@ async def test_a_broken_writer_adds_nothing(
 ) -> None:
     ranking = a_ranking(inference, writers=(Plays("bad", answer),))
 
-    ranked = await ranking.rank(a_turn(), [ONE], FakeTools())
+    written = await ranking.write(a_turn(), FakeTools())
 
-    assert [one.text for one in ranked.candidates] == ["one"]
-    assert len(ranked.problems) == 1
+    assert list(written.candidates) == []
+    assert len(written.problems) == 1
 
 
 async def test_no_candidates_at_all_is_not_an_error(inference: InferenceThread) -> None:
@@ -313,7 +342,7 @@ def test_tools_embed_each_text_once_a_turn() -> None:
             embedded.extend(texts)
             return super().embed(texts)
 
-    tools = TurnTools(Counting(), ScriptedLanguageModel([]))
+    tools = TurnTools(Counting(), ScriptedLanguageModel([]), str, {})
 
     first = tools.embed(["a b", "c", "a b"])
     second = tools.embed(["c", "d"])

@@ -45,8 +45,26 @@ class Finds:
 
 
 class Prompts:
-    def render(self, turn: Turn, parts: Sequence[str]) -> Turn:
-        return replace(turn, prompt=f"{' '.join([*parts, 'asked:'])} {turn.question}")
+    def render(self, turn: Turn, parts: Sequence[str], instruction: str = "") -> Turn:
+        said = " ".join([*parts, "asked:", *([instruction] if instruction else [])])
+        return replace(turn, prompt=f"{said} {turn.question}")
+
+
+@dataclass(frozen=True)
+class Says:
+    """A prompt variant that says its sentence, and reads a text as its parts."""
+
+    name: str
+    instructs: str | Exception = ""
+    replies: int = 1
+
+    def instruction(self, turn: Turn) -> str:
+        if isinstance(self.instructs, Exception):
+            raise self.instructs
+        return self.instructs
+
+    def read(self, turn: Turn, written: Candidate) -> list[Candidate]:
+        return [replace(written, text=part) for part in written.text.split("|")]
 
 
 class First:
@@ -333,6 +351,52 @@ async def test_a_failing_sampler_is_named_and_nothing_is_made_up(
     assert record.outcome == "declined"
     assert record.reply.text == CONFIG.replies.fallback
     assert record.problems == ("plugin 'odd': drew a token of no vocabulary",)
+
+
+async def test_siblings_take_turns_with_the_prompt_variants(
+    inference: InferenceThread,
+) -> None:
+    model = ScriptedLanguageModel(lambda turn: turn.prompt)
+    variants = (Says("plain"), Says("brief", "Be brief."), Says("unused", "No."))
+    answerer = an_answerer(inference, model, prompt_variants=variants)
+
+    record = await answered(answerer)
+
+    assert [(one.variant, one.text) for one in record.candidates] == [
+        ("plain", "asked: How long does a refund take?"),
+        ("brief", "asked: Be brief. How long does a refund take?"),
+    ]
+    assert [one.candidates for one in model.requests] == [1, 1]
+    assert len({one.turn.seed for one in model.requests}) == 2
+    assert record.turn.prompt == "asked: How long does a refund take?"
+
+
+async def test_one_text_may_hold_several_replies(inference: InferenceThread) -> None:
+    model = ScriptedLanguageModel([["Five days.|A week.", "Soon."]])
+    variants = (Says("lists", "List two.", replies=2),)
+    answerer = an_answerer(inference, model, prompt_variants=variants)
+
+    record = await answered(answerer)
+
+    texts = [one.text for one in record.candidates]
+    assert texts == ["Five days.", "A week.", "Soon."]
+    assert model.requests[0].max_new_tokens == 2 * CONFIG.generation.max_new_tokens
+
+
+async def test_a_prompt_variant_that_fails_is_named_and_leaves_the_prompt_plain(
+    inference: InferenceThread,
+) -> None:
+    model = ScriptedLanguageModel(lambda turn: turn.prompt)
+    variants = (Says("bad", RuntimeError("boom")), Says("good", "Be brief."))
+    answerer = an_answerer(inference, model, prompt_variants=variants)
+
+    record = await answered(answerer)
+
+    assert [one.text for one in record.candidates] == [
+        "asked: How long does a refund take?",
+        "asked: Be brief. How long does a refund take?",
+    ]
+    assert record.problems == ("plugin 'bad': raised RuntimeError: boom",)
 
 
 async def test_while_one_turn_is_written_others_are_ranked(

@@ -10,8 +10,8 @@ import re
 import unicodedata
 from dataclasses import replace
 
-from bot.knowledge.text import unstacked
 from bot.model import Event
+from bot.text import unstacked
 
 # C0 and C1 controls except tab and line feed, and surrogates, which are no characters.
 _UNWANTED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")

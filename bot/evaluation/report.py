@@ -13,6 +13,7 @@ from pydantic import JsonValue
 
 from bot.evaluation import metrics
 from bot.evaluation.metrics import Interval
+from bot.model import Record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,31 @@ class Row:
             "intervals": {name: list(pair) for name, pair in self.intervals.items()},
             "n": self.n,
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detail:
+    """
+    One question as one configuration answered it: what figures are made of. `worth`
+    says of each of the record's candidates what it would have been worth to pick it
+    (1 where it holds the answer, or a person's rating), and is empty where nobody
+    knows; `metrics` are this question's own.
+    """
+
+    config: str
+    record: Record
+    expected: Sequence[str] = ()
+    worth: Sequence[float] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a suite found: a row for each configuration, and the answers behind it."""
+
+    suite: str
+    rows: Sequence[Row]
+    details: Sequence[Detail] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

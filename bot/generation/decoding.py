@@ -11,6 +11,7 @@ Sets that do nothing but truncate are drawn elsewhere, many at once (truncation.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -33,6 +34,7 @@ class Row:
 
     tokens: list[int] = field(default_factory=list)
     log_probs: list[float] = field(default_factory=list)
+    certainties: list[float] = field(default_factory=list)
     finish: Finish | None = None
 
     def copy(self) -> Row:
@@ -79,6 +81,7 @@ class Siblings:
         self,
         tokens: Sequence[int],
         log_probs: Sequence[float],
+        certainties: Sequence[float],
         parents: Sequence[int] | None = None,
         done: Sequence[bool] | None = None,
     ) -> None:
@@ -95,6 +98,7 @@ class Siblings:
                 continue
             row.tokens.append(column[number])
             row.log_probs.append(log_probs[number])
+            row.certainties.append(certainties[number])
             if column[number] in self._end_tokens:
                 row.finish = "stop"
             elif len(row.tokens) >= self._limit or (done and done[number]):
@@ -181,12 +185,24 @@ class Drawing:
         return draw
 
 
-def drawn_log_probs(logits: Tensor, draw: Draw) -> Tensor:
-    """Return log p [k] of the drawn tokens under `logits` [k, vocab] as they are."""
+def certainties(logits: Tensor) -> Tensor:
+    """
+    Return KL(uniform || p) [k] of each row's distribution, in nats: how far the model
+    is from calling all tokens equally likely.
+    """
+    return logits.logsumexp(dim=1) - logits.mean(dim=1) - math.log(logits.shape[1])
+
+
+def drawn_from(logits: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+    """
+    Return log p [k] of the drawn tokens and the certainty [k] of what each was drawn
+    from, under `logits` [k, vocab] as they are.
+    """
     parents = draw.parents
     if parents is None:
         parents = torch.arange(len(logits), device=logits.device)
-    return logits[parents, draw.tokens] - logits.logsumexp(dim=1)[parents]
+    log_probs = logits[parents, draw.tokens] - logits.logsumexp(dim=1)[parents]
+    return log_probs, certainties(logits)[parents]
 
 
 def needed(

@@ -37,7 +37,7 @@ from bot.errors import (
     TurnError,
 )
 from bot.generation.attention import Read
-from bot.generation.decoding import Calls, called
+from bot.generation.decoding import Calls, called, certainties
 from bot.generation.jobs import Job, Writing
 from bot.generation.kv import Shape
 from bot.generation.prefixes import Prefixes
@@ -276,9 +276,10 @@ class Engine:
             for _ in range(count)
         ]
         drawn, scores = draw(logits, truncations, uniforms.to(logits.device))
-        tokens, log_probs = iter(drawn.tolist()), iter(scores.tolist())
+        told = torch.stack([scores, certainties(logits)]).tolist()
+        columns = [iter(drawn.tolist()), *map(iter, told)]
         for (job, _), count in zip(ready, counts, strict=True):
-            own = list(islice(tokens, count)), list(islice(log_probs, count))
+            own = [list(islice(column, count)) for column in columns]
             self._guarded(job, partial(_take_drawn, job, *own))
 
     def _finish(self) -> None:
@@ -475,13 +476,15 @@ def _is_out_of_memory(error: Exception) -> bool:
     return "not enough memory" in said or "can't allocate memory" in said
 
 
-def _take_drawn(job: Writing, tokens: list[int], log_probs: list[float]) -> None:
+def _take_drawn(
+    job: Writing, tokens: list[int], log_probs: list[float], sure: list[float]
+) -> None:
     if any(map(math.isnan, log_probs)):
         raise TurnError(
             f"{job.name}: the model gave NaN; use another generation.precision, or "
             "another model"
         )
-    job.drawn(tokens, log_probs)
+    job.drawn(tokens, log_probs, sure)
 
 
 def _fault(job: Job, error: Exception) -> TurnError:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from bot.generation.attention import Read
-from bot.generation.decoding import Calls, Drawing, Siblings, drawn_log_probs
+from bot.generation.decoding import Calls, Drawing, Siblings, drawn_from
 from bot.generation.kv import Rows, Segment, Shape
 from bot.generation.prefixes import Match, Prefixes
 from bot.generation.truncation import truncation_of
@@ -195,15 +195,20 @@ class Writing(Job):
             self._uniforms = torch.rand(count, generator=self._generator)
         return self._uniforms[self.siblings.live]
 
-    def drawn(self, tokens: Sequence[int], log_probs: Sequence[float]) -> None:
+    def drawn(
+        self,
+        tokens: Sequence[int],
+        log_probs: Sequence[float],
+        certainties: Sequence[float],
+    ) -> None:
         """Take what was drawn for the live rows."""
         count = self.request.candidates
-        column, scores = [self.padding] * count, [0.0] * count
-        drawn = zip(self.siblings.live, tokens, log_probs, strict=True)
-        for number, token, log_prob in drawn:
-            column[number], scores[number] = token, log_prob
+        column, scores, sure = [self.padding] * count, [0.0] * count, [0.0] * count
+        drawn = zip(self.siblings.live, tokens, log_probs, certainties, strict=True)
+        for number, token, log_prob, certainty in drawn:
+            column[number], scores[number], sure[number] = token, log_prob, certainty
         self._uniforms = None
-        self._extend(column, scores)
+        self._extend(column, scores, sure)
 
     def draw(self, logits: Tensor, calls: Calls) -> None:
         """Draw by the turn's own plugins from the logits of the live rows."""
@@ -211,9 +216,11 @@ class Writing(Job):
             self._drawing = Drawing(self.request, self._generator, calls)
         siblings, logits = self.siblings, self._spread(logits)
         drawn = self._drawing(siblings.tokens, logits, siblings.ended, self.padding)
+        log_probs, sure = drawn_from(logits, drawn)
         self._extend(
             drawn.tokens.tolist(),
-            drawn_log_probs(logits, drawn).tolist(),
+            log_probs.tolist(),
+            sure.tolist(),
             None if drawn.parents is None else drawn.parents.tolist(),
             None if drawn.done is None else drawn.done.tolist(),
         )
@@ -253,11 +260,12 @@ class Writing(Job):
         self,
         tokens: Sequence[int],
         log_probs: Sequence[float],
+        sure: Sequence[float],
         parents: Sequence[int] | None = None,
         done: Sequence[bool] | None = None,
     ) -> None:
         went_on = self.siblings.live
-        self.siblings.extend(tokens, log_probs, parents, done)
+        self.siblings.extend(tokens, log_probs, sure, parents, done)
         self.logits = None
         self.watch(self.siblings, parents)
         live = self.siblings.live

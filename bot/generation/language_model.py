@@ -27,8 +27,8 @@ from bot.generation.grid import GridSize
 from bot.generation.jobs import Job, Prompt, Scoring, Writing
 from bot.generation.network import Device, Network
 from bot.generation.precision import SAMPLE, Precision
-from bot.generation.text import Growing, Text, settled
-from bot.interfaces import ChatMessage, GenerationRequest
+from bot.generation.text import Growing, Text, TextVocabulary, settled
+from bot.interfaces import ChatMessage, GenerationRequest, Vocabulary
 from bot.model import Candidate
 
 # What torch would use; read before anything in this process has changed it.
@@ -82,6 +82,12 @@ class TransformersModel:
     @property
     def context_tokens(self) -> int:
         return self._network.context_tokens
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return TextVocabulary(
+            self._text, self._network.vocabulary, frozenset(self._end_tokens)
+        )
 
     def count_tokens(self, text: str) -> int:
         return len(self._text.tokens(text))
@@ -210,6 +216,7 @@ class TransformersModel:
             text=self._text.text(tokens, request.stop),
             tokens=tokens,
             log_probs=(*(begun.log_probs if begun else ()), *row.log_probs),
+            certainties=(*(begun.certainties if begun else ()), *row.certainties),
             finish=row.finish or "length",
         )
 

@@ -50,9 +50,12 @@ class PromptBuilder:
         self._history_tokens = conversation.window_tokens
         self._room = max(1, model.context_tokens - reply_tokens)
 
-    def render(self, turn: Turn, parts: Sequence[str] = ()) -> Turn:
+    def render(
+        self, turn: Turn, parts: Sequence[str] = (), instruction: str = ""
+    ) -> Turn:
         """
-        Return the turn with its prompt; `parts` are what plugins add to the rules. The
+        Return the turn with its prompt; `parts` are what plugins add to the rules, and
+        `instruction` stands beside the question, behind all that siblings share. The
         best passages that fit are in it; the turn keeps all of them, because the others
         can still be quoted. If all of it is too long, history is left out first, then
         the last passages.
@@ -65,7 +68,9 @@ class PromptBuilder:
                 [
                     ChatMessage(role="system", content=instructions),
                     *history,
-                    ChatMessage(role="user", content=_asked(turn, passages)),
+                    ChatMessage(
+                        role="user", content=_asked(turn, passages, instruction)
+                    ),
                 ]
             )
             length = self._model.count_tokens(prompt)
@@ -123,14 +128,14 @@ def _from_a_user_on(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
     return []
 
 
-def _asked(turn: Turn, passages: Sequence[Passage]) -> str:
+def _asked(turn: Turn, passages: Sequence[Passage], instruction: str) -> str:
     if not passages:
-        return turn.question
+        return f"{instruction}\n\n{turn.question}" if instruction else turn.question
     mark = hashlib.sha256(str(turn.seed).encode()).hexdigest()[:8]
     shown = "\n\n".join(_shown(passage) for passage in passages).replace(mark, "")
     return (
         f"<passages-{mark}>\n{shown}\n</passages-{mark}>\n\n"
-        f"{REMINDER}\nQuestion: {turn.question}"
+        f"{f'{REMINDER} {instruction}'.rstrip()}\nQuestion: {turn.question}"
     )
 
 

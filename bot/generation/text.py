@@ -32,6 +32,7 @@ class Text:
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self._control = _control_tokens(tokenizer)
+        self._anchor = self.tokens("a")
         self._template = None if tokenizer.chat_template else PLAIN_TEMPLATE
         self._has_system_role = self._renders_system_role()
 
@@ -66,6 +67,14 @@ class Text:
     def raw(self, tokens: Sequence[int]) -> str:
         text: str = self._tokenizer.decode(tokens, skip_special_tokens=True)
         return text
+
+    def piece(self, token: int) -> str:
+        """
+        Return what a token adds to a text. Of one that stands alone some tokenizers
+        drop the space before it, so it is read behind another.
+        """
+        before = self._anchor
+        return self.raw([*before, token])[len(self.raw(before)) :]
 
     def render(self, messages: Sequence[ChatMessage]) -> str:
         """Return the chat as the model was taught to read it, its own part opened."""
@@ -115,6 +124,24 @@ class Text:
             add_generation_prompt=True,
         )
         return rendered
+
+
+class TextVocabulary:
+    """What plugins may know of the tokens; `size` is the width of the logits."""
+
+    def __init__(self, text: Text, size: int, end_tokens: frozenset[int]) -> None:
+        self._text = text
+        self.size = size
+        self.end_tokens = end_tokens
+
+    def encode(self, text: str) -> list[int]:
+        return self._text.tokens(text)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return self._text.raw(tokens)
+
+    def piece(self, token: int) -> str:
+        return self._text.piece(token)
 
 
 class Growing:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bot.knowledge.text import cleaned, on_one_line
+from bot.text import cleaned, on_one_line
 
 _HEADING_CHARACTERS = 160
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from itertools import groupby, takewhile
 
 from bot.knowledge.blocks import Block, Document
-from bot.knowledge.text import sentence_spans
 from bot.model import Passage
+from bot.text import sentence_spans
 
 CountTokens = Callable[[str], int]
 

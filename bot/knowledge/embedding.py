@@ -28,7 +28,7 @@ from transformers.models.bert.configuration_bert import BertConfig
 from transformers.models.bert.modeling_bert import BertModel
 
 from bot.errors import ModelError
-from bot.knowledge.text import cleaned
+from bot.text import cleaned
 
 _FILES = ("config.json", "tokenizer.json", "model.safetensors")
 _UNUSED = ("pooler.", "embeddings.position_ids")

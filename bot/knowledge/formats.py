@@ -23,7 +23,7 @@ from markdown_it import MarkdownIt
 from markdown_it.tree import SyntaxTreeNode
 
 from bot.knowledge.blocks import Block, Outline, row_text
-from bot.knowledge.text import cleaned, on_one_line, unwrapped
+from bot.text import cleaned, on_one_line, unwrapped
 
 
 class Unreadable(Exception):

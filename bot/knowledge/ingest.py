@@ -28,8 +28,8 @@ from bot.knowledge.generation import (
     Manifest,
     Settings,
 )
-from bot.knowledge.text import estimated_tokens, sentences
 from bot.model import Passage
+from bot.text import estimated_tokens, sentences
 
 # To be raised when documents are read, cut or embedded in another way, so that all are
 # read again.

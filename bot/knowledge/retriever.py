@@ -24,8 +24,8 @@ from bot.interfaces import Embedder
 from bot.knowledge import lexical
 from bot.knowledge.generation import Generation, Numbers, Vectors
 from bot.knowledge.index import Index, embedded
-from bot.knowledge.text import cleaned, is_written_in
 from bot.model import Passage, Turn
+from bot.text import cleaned, is_written_in
 
 LEGS = frozenset({"bm25", "dense", "sentence"})
 _BY_MEANING = frozenset({"dense", "sentence"})

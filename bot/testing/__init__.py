@@ -8,6 +8,7 @@ pytest-asyncio.
 from bot.testing.fakes import (
     Delivery,
     FakeTools,
+    FakeVocabulary,
     FixedClock,
     HashEmbedder,
     MemoryConnector,
@@ -27,6 +28,7 @@ __all__ = [
     "NOON",
     "Delivery",
     "FakeTools",
+    "FakeVocabulary",
     "FixedClock",
     "HashEmbedder",
     "MemoryConnector",

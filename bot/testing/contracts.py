@@ -36,6 +36,7 @@ from bot.interfaces import (
     GenerationRequest,
     LanguageModel,
     LogitsProcessor,
+    PromptVariant,
     Reranker,
     Retriever,
     Sampler,
@@ -371,25 +372,48 @@ class WriterContract(_Contract):
             assert list(first) == list(second), "two calls wrote different candidates"
 
 
+class PromptVariantContract(_Contract):
+    """A prompt variant words the task, and finds replies in whatever was written."""
+
+    def test_it_says_the_same_twice(self, subject: PromptVariant) -> None:
+        for turn in _turns():
+            instruction = subject.instruction(turn)
+
+            assert instruction == subject.instruction(turn), "two calls said different"
+            assert instruction == instruction.strip(), "space around the instruction"
+
+    def test_it_holds_at_least_one_reply(self, subject: PromptVariant) -> None:
+        assert subject.replies >= 1, "a text that holds no reply"
+
+    def test_it_reads_whatever_was_written(self, subject: PromptVariant) -> None:
+        for written in _awkward_candidates():
+            found = subject.read(a_turn(), written)
+
+            assert all(isinstance(one, Candidate) for one in found), "not candidates"
+            assert all(one.text.strip() for one in found if len(found) > 1), (
+                "one of several has no text"
+            )
+
+
 class CandidateFilterContract(_Contract):
     """A filter gives one verdict for each candidate and a reason where it drops."""
 
     def test_it_judges_every_candidate(self, subject: CandidateFilter) -> None:
         for turn in _turns():
             for candidates in ([], _candidates()[:1], _candidates()):
-                verdicts = subject.keep(turn, candidates)
+                verdicts = subject.keep(turn, candidates, a_tools())
 
                 assert len(verdicts) == len(candidates), "the number of verdicts"
 
     def test_it_says_why_it_drops(self, subject: CandidateFilter) -> None:
         for turn in _turns():
-            for verdict in subject.keep(turn, _awkward_candidates()):
+            for verdict in subject.keep(turn, _awkward_candidates(), a_tools()):
                 assert verdict.kept or verdict.why.strip(), "dropped without a reason"
                 assert "\n" not in verdict.why, "a reason is longer than a line"
 
     def test_it_judges_the_same_twice(self, subject: CandidateFilter) -> None:
-        first = subject.keep(a_turn(), _awkward_candidates())
-        second = subject.keep(a_turn(), _awkward_candidates())
+        first = subject.keep(a_turn(), _awkward_candidates(), a_tools())
+        second = subject.keep(a_turn(), _awkward_candidates(), a_tools())
 
         assert list(first) == list(second), "two calls gave different verdicts"
 

@@ -16,7 +16,7 @@ import unicodedata
 import uuid
 import zlib
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bot.errors import DeliveryError, TurnCancelled
-from bot.interfaces import Accepted, ChatMessage, GenerationRequest
+from bot.interfaces import Accepted, ChatMessage, Classified, GenerationRequest
 from bot.interfaces import Delivery as Delivering
 from bot.model import Address, Candidate, Event, EventKind, Finish, Reply, Sent, Turn
 from bot.testing.makers import NOON, an_address, an_event
@@ -39,6 +39,10 @@ _WORD = re.compile(
     "[\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]"
     "|[^\\W_\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]+"
 )
+
+# The pieces of a FakeVocabulary; the first ends a text.
+_PIECES: tuple[str, ...] = ("", *"abcdefghijklmnopqrstuvwxyz 0123456789.,!?")
+_PIECES += ("ass", "cl", "the", " the", "ing", "class", " class", "ed")
 
 # A word, with all the white space before it.
 _WITH_SPACE = re.compile(r"(?<!\s)\s*\S+")
@@ -234,11 +238,51 @@ def _likelier_when_read(prompt: str, word: str) -> float:
     return -0.1 if word in prompt else -2.0
 
 
+class FakeVocabulary:
+    """
+    A vocabulary of given pieces, encoded by the longest piece first. Of 50 tokens
+    unless told otherwise: the letters, a space, digits, then some words.
+    """
+
+    def __init__(
+        self, pieces: Sequence[str] | None = None, end_tokens: Collection[int] = (0,)
+    ) -> None:
+        self._pieces: list[str] = list(_PIECES if pieces is None else pieces)
+        self._end_tokens = frozenset(end_tokens)
+
+    @property
+    def size(self) -> int:
+        return len(self._pieces)
+
+    @property
+    def end_tokens(self) -> frozenset[int]:
+        return self._end_tokens
+
+    def encode(self, text: str) -> list[int]:
+        found: list[int] = []
+        while text:
+            fitting = [one for one in self._pieces if one and text.startswith(one)]
+            if not fitting:
+                raise AssertionError(f"no piece begins {text!r}")
+            longest = max(fitting, key=len)
+            found.append(self._pieces.index(longest))
+            text = text[len(longest) :]
+        return found
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return "".join(self._pieces[token] for token in tokens)
+
+    def piece(self, token: int) -> str:
+        return self._pieces[token]
+
+
 @dataclass(slots=True, kw_only=True)
 class FakeTools:
     """
-    Tools without models. `embedded` and `scored` keep the texts of every call, so
-    that a test can say how many calls a plugin made and with what.
+    Tools without models. `embedded`, `scored` and `classified` keep the texts of every
+    call, so that a test can say how many calls a plugin made and with what. A prompt
+    shows the passages, then the question. `logits` says what a classifier with the
+    `labels` thinks of a text and its pair.
     """
 
     embedder: HashEmbedder = field(default_factory=HashEmbedder)
@@ -247,6 +291,23 @@ class FakeTools:
     )
     embedded: list[tuple[str, ...]] = field(default_factory=list)
     scored: list[tuple[tuple[str, str], ...]] = field(default_factory=list)
+    labels: Sequence[str] = ("contradiction", "neutral", "entailment")
+    logits: Callable[[str, str], Sequence[float]] = lambda *_: (0.0, 0.0, 0.0)
+    classified: list[tuple[tuple[str, str], ...]] = field(default_factory=list)
+
+    def prompt(self, turn: Turn) -> str:
+        shown = [passage.text for passage in turn.passages]
+        return "\n".join([*shown, f"Question: {turn.question}"])
+
+    def classify(
+        self, model: str, texts: Sequence[str], pairs: Sequence[str] | None = None
+    ) -> Classified:
+        both = tuple(zip(texts, pairs or [""] * len(texts), strict=True))
+        self.classified.append(both)
+        logits = np.array([self.logits(*each) for each in both], np.float32)
+        return Classified(
+            labels=self.labels, logits=logits.reshape(-1, len(self.labels))
+        )
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         self.embedded.append(tuple(texts))

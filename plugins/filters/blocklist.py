@@ -20,7 +20,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from bot import hookimpl
-from bot.interfaces import CandidateFilter
+from bot.interfaces import CandidateFilter, Tools
 from bot.model import KEPT, Candidate, Turn, Verdict, dropped
 
 _SPACELESS = (
@@ -62,7 +62,9 @@ class Blocklist:
     def candidate_filters(self) -> list[CandidateFilter]:
         return [self]
 
-    def keep(self, turn: Turn, candidates: Sequence[Candidate]) -> list[Verdict]:
+    def keep(
+        self, turn: Turn, candidates: Sequence[Candidate], tools: Tools
+    ) -> list[Verdict]:
         return [self._verdict(candidate.text) for candidate in candidates]
 
     def _verdict(self, text: str) -> Verdict:

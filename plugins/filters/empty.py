@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ConfigDict, Field
 
 from bot import hookimpl
-from bot.interfaces import CandidateFilter
+from bot.interfaces import CandidateFilter, Tools
 from bot.model import KEPT, Candidate, Turn, Verdict, dropped
 
 
@@ -36,7 +36,9 @@ class Empty:
     def candidate_filters(self) -> list[CandidateFilter]:
         return [self]
 
-    def keep(self, turn: Turn, candidates: Sequence[Candidate]) -> list[Verdict]:
+    def keep(
+        self, turn: Turn, candidates: Sequence[Candidate], tools: Tools
+    ) -> list[Verdict]:
         return [self._verdict(candidate.text) for candidate in candidates]
 
     def _verdict(self, text: str) -> Verdict:

@@ -10,20 +10,15 @@ arXiv:1904.09751, section 3).
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from bot import hookimpl
-from bot.interfaces import CandidateFilter
+from bot.interfaces import CandidateFilter, Tools
 from bot.model import KEPT, Candidate, Turn, Verdict, dropped
-
-# Scripts written without spaces go by character: kana, Han, Thai, Lao, Khmer.
-_SPACELESS = "\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
-_WORD = re.compile(rf"[{_SPACELESS}]|[^\W_{_SPACELESS}]+")
+from bot.text import words
 
 
 class Repeated:
@@ -55,7 +50,9 @@ class Repeated:
     def candidate_filters(self) -> list[CandidateFilter]:
         return [self]
 
-    def keep(self, turn: Turn, candidates: Sequence[Candidate]) -> list[Verdict]:
+    def keep(
+        self, turn: Turn, candidates: Sequence[Candidate], tools: Tools
+    ) -> list[Verdict]:
         said = {self._last_reply(turn): "repeats the bot's last reply"}
         question = words(turn.question)
         verdicts = []
@@ -84,11 +81,6 @@ class Repeated:
             return ()
         replies = [event.text for event in turn.history if event.kind == "reply"]
         return tuple(words(replies[-1])) if replies else ()
-
-
-def words(text: str) -> list[str]:
-    """Return the words without case, width or punctuation."""
-    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
 def is_echo(text: Sequence[str], question: Sequence[str]) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ConfigDict, Field
 
 from bot import hookimpl
-from bot.interfaces import CandidateFilter
+from bot.interfaces import CandidateFilter, Tools
 from bot.model import KEPT, Candidate, Turn, Verdict, dropped
 
 # A stop, then any closing quotes, brackets and Markdown emphasis. A Latin full stop
@@ -47,7 +47,9 @@ class Truncated:
     def candidate_filters(self) -> list[CandidateFilter]:
         return [self]
 
-    def keep(self, turn: Turn, candidates: Sequence[Candidate]) -> list[Verdict]:
+    def keep(
+        self, turn: Turn, candidates: Sequence[Candidate], tools: Tools
+    ) -> list[Verdict]:
         return [self._verdict(candidate) for candidate in candidates]
 
     def _verdict(self, candidate: Candidate) -> Verdict:

@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001 (Chinese and typographic punctuation is meant)
 """
 Scores how much of a reply the passages support.
 
@@ -16,8 +15,6 @@ supported and every score is 0.
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 
@@ -27,24 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from bot import hookimpl
 from bot.interfaces import Scorer, Tools
 from bot.model import Candidate, Passage, Turn
-
-# Scripts written without spaces go by pairs of characters: kana, Han, Thai, Lao, Khmer.
-_SPACELESS = "\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
-_WORD = re.compile(
-    rf"(?P<number>\d+(?:[.,:]\d+)*)|(?P<run>[{_SPACELESS}]+)"
-    rf"|(?P<word>[^\W\d_{_SPACELESS}]+(?:'[^\W\d_]+)?)"
-)
-# Words that say nothing of their own. Negations are not among them.
-_FUNCTION_WORDS = frozenset(
-    re.findall(
-        r"\w+",
-        """a an and are as at be been but by can do does for from had has have he her
-        his i if in is it its me my of on or our she so such than that the their them
-        then there these they this those to us was we were what when where which who
-        will with would you your""",
-    )
-)
-_SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])|\n+")
+from bot.text import content_words, sentences
 
 
 class Groundedness:
@@ -68,6 +48,9 @@ class Groundedness:
     @hookimpl
     def scorers(self) -> list[Scorer]:
         return [self]
+
+    def texts(self, turn: Turn) -> list[str]:
+        return _all_sentences(turn.passages) if self._settings.embedding_share else []
 
     def score(
         self, turn: Turn, candidates: Sequence[Candidate], tools: Tools
@@ -102,26 +85,11 @@ def precision(text: str, known: AbstractSet[str], number_weight: float) -> float
     return sum(weight for weight, supported in weights if supported) / total
 
 
-def content_words(text: str) -> list[str]:
-    """Return words and numbers, folded, without function words; Chinese in pairs."""
-    found = []
-    for match in _WORD.finditer(unicodedata.normalize("NFKC", text).casefold()):
-        token = match.group()
-        if match.lastgroup == "number":
-            found.append(token.replace(",", ""))
-        elif match.lastgroup == "run":
-            pairs = [token[at : at + 2] for at in range(len(token) - 1)]
-            found.extend(pairs or [token])
-        elif token not in _FUNCTION_WORDS:
-            found.append(token)
-    return found
-
-
 def _closest(
-    texts: Sequence[str], sentences: Sequence[str], tools: Tools
+    texts: Sequence[str], spoken: Sequence[str], tools: Tools
 ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """Return for each text the cosine of its closest sentence."""
-    vectors = tools.embed([*texts, *sentences]).astype(np.float64)
+    vectors = tools.embed([*texts, *spoken]).astype(np.float64)
     similarity = vectors[: len(texts)] @ vectors[len(texts) :].T
     closest: np.ndarray[tuple[int], np.dtype[np.float64]] = similarity.max(axis=1)
     return closest
@@ -134,4 +102,4 @@ def _all_words(passages: Iterable[Passage]) -> Iterable[str]:
 
 
 def _all_sentences(passages: Iterable[Passage]) -> list[str]:
-    return [s for p in passages for s in _SENTENCE_END.split(p.text) if s.strip()]
+    return [sentence for one in passages for sentence in sentences(one.text)]

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
@@ -30,28 +29,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from bot import hookimpl
 from bot.interfaces import Tools, Writer
 from bot.model import Candidate, Passage, Turn
+from bot.text import sentences, stems
 
 _CONTEXT_SHARE = 0.5
 
-# Scripts written without spaces go by pairs of characters: kana, Han, Thai, Lao, Khmer.
-_SPACELESS = "\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
-_WORD = re.compile(
-    rf"(?P<run>[{_SPACELESS}]+)|\d+(?:[.,:]\d+)*|[^\W\d_{_SPACELESS}]+(?:'[^\W\d_]+)?"
-)
-
-# Where a sentence may end: Latin stops before white space, Chinese ones anywhere. The
-# lookbehind keeps a search from beginning again inside a run that came to nothing.
-_STOP = re.compile(r"(?<![.!?…])[.!?…]+[\"'”’»)\]*_]*(?=\s)|[。！？]+[\"'”’」』）]*")
-_ABBREVIATION = re.compile(
-    r"(?:^|[\s(])"
-    r"(?:[a-z]|e\.g|i\.e|u\.s|u\.k|mrs?|ms|dr|prof|st|vs|cf|approx|dept|jr)\.$",
-    re.IGNORECASE,
-)
-_NUMBER_SIGN = re.compile(
-    r"(?:^|[\s(])(?:no|nos|fig|art|sec|ch|p|pp|vol)\.$", re.IGNORECASE
-)
-_ABBREVIATION_CHARACTERS = 16  # more than the longest has, and what is before it
-_VISIBLE = re.compile(r"\S")
 _MARKER = re.compile(r"^\s*(?:[-*+•>]\s+|\d{1,3}[.)]\s+)+")
 _HEADING = re.compile(r"^\s*#{1,6}\s")
 
@@ -147,7 +128,7 @@ def quotable_sentences(passage: Passage, rank: int) -> list[Sentence]:
     """Return the passage's sentences that state something, in their order."""
     found: list[Sentence] = []
     asked = ""
-    for text in sentences(passage.text):
+    for text in stated(passage.text):
         if text.endswith(("?", "？")):
             asked = text
             continue
@@ -164,14 +145,14 @@ def idf_coverage(
     or at half weight its title, headings and question, contains. The idf is over the
     sentences of this turn: what they all say does not tell them apart.
     """
-    spoken = [words(sentence.text) for sentence in quotable]
-    context = [words(" ".join(_context(sentence))) for sentence in quotable]
+    spoken = [frozenset(stems(sentence.text)) for sentence in quotable]
+    context = [frozenset(stems(" ".join(_context(sentence)))) for sentence in quotable]
     frequency = Counter(word for said in spoken for word in said)
-    # Words that are nowhere ("how", "does") tell nothing apart and would only dilute.
+    # Words that are nowhere tell nothing apart and would only dilute.
     anywhere = frozenset().union(*spoken, *context)
     idf = {
         word: math.log(1 + len(quotable) / (0.5 + frequency[word]))
-        for word in words(question) & anywhere
+        for word in anywhere.intersection(stems(question))
     }
     total = sum(idf.values()) or 1.0
     return np.array(
@@ -182,29 +163,13 @@ def idf_coverage(
     )
 
 
-def words(text: str) -> frozenset[str]:
-    """Return the words, folded, English plurals cut; Chinese by pairs of characters."""
-    found: list[str] = []
-    for match in _WORD.finditer(unicodedata.normalize("NFKC", text).casefold()):
-        token = match.group()
-        if match.lastgroup == "run":
-            pairs = [token[at : at + 2] for at in range(len(token) - 1)]
-            found.extend(pairs or [token])
-        else:
-            found.append(_singular(token))
-    return frozenset(found)
-
-
-def sentences(text: str) -> list[str]:
+def stated(text: str) -> list[str]:
     """
     Return the sentences of a passage without list markers; a line is at least one
     sentence, so a table row or list item stands for itself. A line that goes on in
     lower case was only wrapped. Headings are left out.
     """
-    found: list[str] = []
-    for line in _unwrapped(text):
-        found.extend(_split(line))
-    return found
+    return [sentence for line in _unwrapped(text) for sentence in sentences(line)]
 
 
 def _unwrapped(text: str) -> Iterable[str]:
@@ -217,29 +182,6 @@ def _unwrapped(text: str) -> Iterable[str]:
         else:
             lines.append([] if _HEADING.match(raw) or not line else [line])
     return [" ".join(parts) for parts in lines if parts]
-
-
-def _split(line: str) -> Iterable[str]:
-    start = 0
-    for stop in _STOP.finditer(line):
-        if _is_inside(line, start, stop):
-            continue
-        yield line[start : stop.end()].strip()
-        start = stop.end()
-    if rest := line[start:].strip():
-        yield rest
-
-
-def _is_inside(line: str, start: int, stop: re.Match[str]) -> bool:
-    """Whether a stop only looks like the end of a sentence."""
-    if stop.group()[0] in "。！？":
-        return False
-    so_far = line[max(start, stop.end() - _ABBREVIATION_CHARACTERS) : stop.end()]
-    visible = _VISIBLE.search(line, stop.end())
-    following = visible.group() if visible else ""
-    if following.islower() or _ABBREVIATION.search(so_far):
-        return True
-    return bool(_NUMBER_SIGN.search(so_far)) and following.isdigit()
 
 
 def _candidates(groups: Iterable[Sequence[Sentence]]) -> list[Candidate]:
@@ -275,9 +217,3 @@ def _share(word: str, said: AbstractSet[str], about: AbstractSet[str]) -> float:
     if word in said:
         return 1.0
     return _CONTEXT_SHARE if word in about else 0.0
-
-
-def _singular(word: str) -> str:
-    if len(word) > 3 and word.endswith("s") and not word.endswith("ss"):  # noqa: PLR2004
-        return word[:-1]
-    return word

@@ -41,7 +41,7 @@ class Retrieving:
 class Plain:
     """A prompt that is the question."""
 
-    def render(self, turn: Turn, parts: Sequence[str]) -> Turn:
+    def render(self, turn: Turn, parts: Sequence[str], instruction: str = "") -> Turn:
         return replace(turn, prompt=turn.question)
 
 

@@ -281,7 +281,7 @@ class Finds:
 
 
 class _Prompts:
-    def render(self, turn: Turn, parts: Sequence[str]) -> Turn:
+    def render(self, turn: Turn, parts: Sequence[str], instruction: str = "") -> Turn:
         return replace(turn, prompt=turn.question)
 
 
@@ -400,7 +400,9 @@ class Misbehaves:
     ) -> Sequence[float]:
         return [self._computed(turn)] * len(candidates)
 
-    def keep(self, turn: Turn, candidates: Sequence[Candidate]) -> Sequence[Verdict]:
+    def keep(
+        self, turn: Turn, candidates: Sequence[Candidate], tools: Tools
+    ) -> Sequence[Verdict]:
         self._computed(turn)
         return [KEPT] * len(candidates)
 

@@ -214,6 +214,38 @@ def test_drawn_log_probs_are_those_of_a_plain_forward_pass(
         assert each.log_probs == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.parametrize("processors", [[], [Changing(lambda _, logits: logits / 3)]])
+def test_certainties_are_the_divergence_from_the_uniform_distribution(
+    tiny_folder: Callable[[str], Path], processors: Sequence[Changing]
+) -> None:
+    folder = tiny_folder(TINY_KINDS[0])
+    model = TransformersModel(folder, "tiny", "cpu", threads=1)
+
+    candidates = model.generate(
+        a_request(candidates=4, sampler=PlainSampler(), processors=processors)
+    )
+
+    for each in candidates:
+        scores = Reference(folder).next_log_probs(PROMPT, list(each.tokens))[:-1]
+        # KL(u || p) = sum over V of 1/V (log 1/V - log p) = -log V - mean log p
+        expected = -math.log(scores.shape[1]) - scores.mean(dim=1)
+        assert each.certainties == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def test_the_vocabulary_says_what_each_token_adds(
+    tiny_folder: Callable[[str], Path],
+) -> None:
+    model = TransformersModel(tiny_folder(TINY_KINDS[0]), "tiny", "cpu", threads=1)
+    vocabulary = model.vocabulary
+    tokens = vocabulary.encode("Five days.")
+
+    pieces = [vocabulary.piece(token) for token in tokens]
+
+    assert "".join(pieces) == vocabulary.decode(tokens) == "Five days."
+    assert all(token < vocabulary.size for token in tokens)
+    assert vocabulary.end_tokens
+
+
 @pytest.mark.parametrize("kind", TINY_KINDS)
 def test_scored_log_probs_are_those_of_a_plain_forward_pass(
     tiny_folder: Callable[[str], Path], kind: str

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bot.knowledge.blocks import Block, Document
 from bot.knowledge.chunking import context, passages
-from bot.knowledge.text import estimated_tokens
+from bot.text import estimated_tokens
 from bot.model import Passage
 
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from bot.interfaces import CandidateFilter
 from bot.model import Verdict
-from bot.testing import a_candidate, a_turn, an_event
+from bot.testing import a_candidate, a_tools, a_turn, an_event
 from bot.testing.contracts import CandidateFilterContract
 from plugins.filters.blocklist import Blocklist
 from plugins.filters.empty import Empty
@@ -42,7 +42,7 @@ class TestBlocklistKeepsTheContract(CandidateFilterContract):
 
 
 def kept(subject: CandidateFilter, *texts: str) -> list[bool]:
-    verdicts = subject.keep(a_turn(), [a_candidate(text) for text in texts])
+    verdicts = subject.keep(a_turn(), [a_candidate(text) for text in texts], a_tools())
     return [verdict.kept for verdict in verdicts]
 
 
@@ -62,7 +62,9 @@ def test_a_text_without_a_readable_character_is_empty() -> None:
 def test_a_minimum_drops_what_is_too_short_and_says_how_short() -> None:
     empty = Empty(Empty.Settings(minimum_characters=4))
 
-    [short, long] = empty.keep(a_turn(), [a_candidate("Yes!"), a_candidate("Sure.")])
+    [short, long] = empty.keep(
+        a_turn(), [a_candidate("Yes!"), a_candidate("Sure.")], a_tools()
+    )
 
     assert short.why == "has 3 readable characters, fewer than 4"
     assert long.kept
@@ -92,7 +94,9 @@ def test_a_cut_text_is_dropped_unless_it_ends_a_sentence(
 ) -> None:
     truncated = Truncated(Truncated.Settings())
 
-    [verdict] = truncated.keep(a_turn(), [a_candidate(text, finish="length")])
+    [verdict] = truncated.keep(
+        a_turn(), [a_candidate(text, finish="length")], a_tools()
+    )
 
     assert verdict.kept is whole
 
@@ -108,7 +112,7 @@ def test_a_cut_text_may_be_allowed_after_whole_sentences() -> None:
     texts = ["One. Two. And", "One. And"]
 
     verdicts = truncated.keep(
-        a_turn(), [a_candidate(text, finish="length") for text in texts]
+        a_turn(), [a_candidate(text, finish="length") for text in texts], a_tools()
     )
 
     assert [verdict.kept for verdict in verdicts] == [True, False]
@@ -127,6 +131,7 @@ def test_the_first_of_equal_texts_is_kept() -> None:
             a_candidate("Six days."),
             a_candidate("five  DAYS!"),
         ],
+        a_tools(),
     )
 
     assert [verdict.kept for verdict in verdicts] == [True, True, False]
@@ -147,7 +152,9 @@ def test_different_symbols_are_not_copies_of_each_other() -> None:
     ],
 )
 def test_a_text_that_loops_is_dropped_with_its_length(text: str, words: int) -> None:
-    [verdict] = Repeated(Repeated.Settings()).keep(a_turn(), [a_candidate(text)])
+    [verdict] = Repeated(Repeated.Settings()).keep(
+        a_turn(), [a_candidate(text)], a_tools()
+    )
 
     assert verdict == Verdict(
         kept=False, why=f"repeats itself for {words} words in a row"
@@ -178,7 +185,9 @@ def test_a_reply_that_only_repeats_the_question_is_dropped(
 ) -> None:
     turn = a_turn("Is the Wren or the Finch lighter?")
 
-    (verdict,) = Repeated(Repeated.Settings()).keep(turn, [a_candidate(text)])
+    (verdict,) = Repeated(Repeated.Settings()).keep(
+        turn, [a_candidate(text)], a_tools()
+    )
 
     assert verdict.kept is kept
 
@@ -193,8 +202,10 @@ def test_the_last_reply_may_be_said_again_unless_asked_not_to() -> None:
     )
     candidates = [a_candidate("yes, five days"), a_candidate("Five days.")]
 
-    allowed = Repeated(Repeated.Settings()).keep(turn, candidates)
-    strict = Repeated(Repeated.Settings(drop_last_reply=True)).keep(turn, candidates)
+    allowed = Repeated(Repeated.Settings()).keep(turn, candidates, a_tools())
+    strict = Repeated(Repeated.Settings(drop_last_reply=True)).keep(
+        turn, candidates, a_tools()
+    )
 
     assert [verdict.kept for verdict in allowed] == [True, True]
     assert [verdict.kept for verdict in strict] == [False, True]
@@ -255,7 +266,7 @@ def test_parts_of_words_are_not_found(text: str) -> None:
 def test_the_reason_names_the_entry_and_not_the_word() -> None:
     blocklist = Blocklist(Blocklist.Settings(phrases=("darn", "heck")))
 
-    [verdict] = blocklist.keep(a_turn(), [a_candidate("What the heck.")])
+    [verdict] = blocklist.keep(a_turn(), [a_candidate("What the heck.")], a_tools())
 
     assert verdict.why == "contains entry 2 of the blocklist"
 

@@ -23,7 +23,7 @@ MODULES = sorted(
     for path in FOLDER.glob("*/*.py")
     if path.stem != "__init__"
 )
-ALLOWED = {"bot", "bot.interfaces", "bot.model", "bot.errors"}
+ALLOWED = {"bot", "bot.interfaces", "bot.model", "bot.errors", "bot.text"}
 
 
 def plugin_class(module: str) -> type[Any]:

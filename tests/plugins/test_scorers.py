@@ -12,11 +12,15 @@ from hypothesis import strategies as st
 from bot.interfaces import Scorer
 from bot.testing import FakeTools, a_candidate, a_passage, a_tools, a_turn
 from bot.testing.contracts import ScorerContract
+from bot.text import content_words
 from plugins.scorers.consensus import Consensus, mean_agreement, novel_overlap
 from plugins.scorers.coverage import Coverage, covered, idf
-from plugins.scorers.groundedness import Groundedness, content_words, precision
+from plugins.scorers.groundedness import Groundedness, precision
 from plugins.scorers.likelihood import Likelihood, normalised
 from plugins.scorers.relevance import Relevance
+
+
+UTILITIES = ["novel", "token-f1", "rouge-l", "embedding", "both"]
 
 
 class TestRelevanceKeepsTheContract(ScorerContract):
@@ -50,7 +54,7 @@ class TestLikelihoodKeepsTheContract(ScorerContract):
 
 
 class TestConsensusKeepsTheContract(ScorerContract):
-    @pytest.fixture(params=["novel", "embedding", "both"])
+    @pytest.fixture(params=UTILITIES)
     def subject(self, request: pytest.FixtureRequest) -> Scorer:
         return Consensus(Consensus.Settings(utility=request.param))
 
@@ -70,8 +74,9 @@ def test_the_rare_word_of_the_question_decides() -> None:
 
     wrong, right = Coverage(Coverage.Settings()).score(turn, candidates, a_tools())
 
-    # "display" is in both of the two sentences, "e22" in one of them.
-    assert wrong == pytest.approx(math.log(2) / (math.log(2) + math.log(3)))
+    # "display" and "e" are in both of the two sentences, "22" in one of them: a code
+    # is read as its letters and its number.
+    assert wrong == pytest.approx(2 * math.log(2) / (2 * math.log(2) + math.log(3)))
     assert right == pytest.approx(1.0)
 
 
@@ -172,8 +177,29 @@ def test_chinese_is_compared_by_pairs_of_characters() -> None:
     assert reordered == 0
 
 
-def test_numbers_are_read_whole_whatever_their_separators() -> None:
-    assert content_words("It costs 1,200.50 at 10:30.") == ["costs", "1200.50", "10:30"]
+def test_a_number_is_supported_whatever_its_separators() -> None:
+    known = frozenset(content_words("It costs 1200.50."))
+
+    assert precision("1,200.50", known, number_weight=2) == 1
+    assert precision("1,200", known, number_weight=2) == 0
+
+
+def test_the_sentences_to_be_embedded_are_said_beforehand() -> None:
+    turn = a_turn(passages=["It costs 3.50. Pay.", "需要五天。好。"])
+    tools = FakeTools()
+    groundedness = Groundedness(Groundedness.Settings())
+
+    said = groundedness.texts(turn)
+    groundedness.score(turn, [a_candidate("Five.")], tools)
+
+    assert said == ["It costs 3.50.", "Pay.", "需要五天。", "好。"]
+    assert tools.embedded == [("Five.", *said)]
+
+
+def test_words_alone_have_nothing_embedded() -> None:
+    groundedness = Groundedness(Groundedness.Settings(embedding_share=0))
+
+    assert groundedness.texts(a_turn(passages=["It costs 3.50."])) == []
 
 
 def test_the_embedding_takes_its_share() -> None:
@@ -282,7 +308,7 @@ def test_novel_overlap_is_f1_over_words_that_the_question_lacks() -> None:
     assert overlap[2].tolist() == [0, 0, 0]
 
 
-@pytest.mark.parametrize("utility", ["novel", "embedding", "both"])
+@pytest.mark.parametrize("utility", UTILITIES)
 def test_the_odd_one_out_scores_least(utility: str) -> None:
     consensus = Consensus(Consensus.Settings.model_validate({"utility": utility}))
     candidates = [

@@ -58,7 +58,9 @@ class Sound:
 
     name = "sound"
 
-    def keep(self, turn: Turn, candidates: Sequence[Candidate]) -> list[Verdict]:
+    def keep(
+        self, turn: Turn, candidates: Sequence[Candidate], tools: Tools
+    ) -> list[Verdict]:
         return [KEPT for _ in candidates]
 
     def score(
@@ -95,7 +97,9 @@ class Counting(Sound):
         self._calls += 1
         return self._calls
 
-    def keep(self, turn: Turn, candidates: Sequence[Candidate]) -> list[Verdict]:
+    def keep(
+        self, turn: Turn, candidates: Sequence[Candidate], tools: Tools
+    ) -> list[Verdict]:
         why = f"call {self._next()}"
         return [Verdict(kept=False, why=why) for _ in candidates]
 
@@ -123,7 +127,9 @@ class Verdicts(Sound):
     def __init__(self, *verdicts: Verdict) -> None:
         self._verdicts = verdicts
 
-    def keep(self, turn: Turn, candidates: Sequence[Candidate]) -> list[Verdict]:
+    def keep(
+        self, turn: Turn, candidates: Sequence[Candidate], tools: Tools
+    ) -> list[Verdict]:
         return list(self._verdicts) * len(candidates)
 
 

@@ -167,7 +167,7 @@ def _take(pen: threading.Semaphore, request: GenerationRequest) -> None:
 
 
 class _Plain:
-    def render(self, turn: Turn, parts: Sequence[str]) -> Turn:
+    def render(self, turn: Turn, parts: Sequence[str], instruction: str = "") -> Turn:
         return replace(turn, prompt=turn.question)
 
 

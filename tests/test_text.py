@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.knowledge import text as reading
-from bot.knowledge.text import (
+from bot import text as reading
+from bot.text import (
     cleaned,
     estimated_tokens,
     is_written_in,

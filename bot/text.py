@@ -1,10 +1,12 @@
 # ruff: noqa: RUF001, SIM905 - Chinese marks are meant; word lists read best as text
 """
-Text as people write it: sentences, wrapped lines, scripts. Pure functions.
+Text as people write it: words, sentences, wrapped lines, scripts. Pure functions, for
+plugins too.
 
-Knows no language, only the marks that languages share: a full stop, a line's end, a
-script. A language written in a trusted script (German for an English model) therefore
-passes for trusted; telling those apart would need a language model of its own.
+Knows no language but a few English function words, only the marks that languages share:
+a full stop, a line's end, a script. A language written in a trusted script (German for
+an English model) therefore passes for trusted; telling those apart would need a
+language model of its own.
 """
 
 from __future__ import annotations
@@ -50,6 +52,18 @@ _UNSPACED_GAP = re.compile(rf"(?<=[{_UNSPACED}。！？，、：；]) (?=[{_UNSP
 _TOKEN = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+|[^\w\s]")
 _TOKENS_PER_WORD = 1.4
 
+_WORD = re.compile(
+    rf"(?P<number>\d+(?:[.,:]\d+)*)|(?P<run>[{_UNSPACED}]+)"
+    rf"|(?P<word>[^\W\d_{_UNSPACED}]+(?:['’][^\W\d_{_UNSPACED}]+)?)"
+)
+# Words that say nothing of their own. Negations are not among them.
+FUNCTION_WORDS = frozenset(
+    "a an and are as at be been but by can do does for from had has have he her his "
+    "i if in is it its me my of on or our she so such than that the their them then "
+    "there these they this those to us was we were what when where which who will "
+    "with would you your".split()
+)
+
 # The first word of the Unicode names of a script's letters.
 _SCRIPTS_OF: dict[str, frozenset[str]] = {
     "ar": frozenset({"ARABIC"}),
@@ -67,6 +81,78 @@ _SCRIPTS_OF: dict[str, frozenset[str]] = {
     "zh": frozenset({"CJK"}),
 }
 _OTHER_LANGUAGES = frozenset({"LATIN"})
+
+
+def words(text: str) -> list[str]:
+    """
+    Return words and numbers in order, folded (NFKC, case), without punctuation. A
+    number is whole: `1,000.50` is `1000.50`. Scripts without spaces go by character.
+    """
+    found: list[str] = []
+    for kind, token in _tokens(text):
+        found.extend(token if kind == "run" else [token])
+    return found
+
+
+def content_words(text: str) -> list[str]:
+    """
+    Return the words that say something, to look up in other texts: as `words`, without
+    English function words, and scripts without spaces by pairs of characters, which
+    stand for the words in them.
+    """
+    found: list[str] = []
+    for kind, token in _tokens(text):
+        if kind == "run":
+            found.extend(_pairs(token))
+        elif token not in FUNCTION_WORDS:
+            found.append(token)
+    return found
+
+
+def stems(text: str) -> list[str]:
+    """Return `content_words` with English plurals cut."""
+    return [_singular(word) for word in content_words(text)]
+
+
+def _tokens(text: str) -> Iterator[tuple[str, str]]:
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    for match in _WORD.finditer(folded):
+        kind, token = match.lastgroup or "", match.group()
+        yield kind, token.replace(",", "") if kind == "number" else token
+
+
+def _pairs(run: str) -> list[str]:
+    return [run[at : at + 2] for at in range(len(run) - 1)] or [run]
+
+
+def _singular(word: str) -> str:
+    if len(word) > 3 and word.endswith("s") and not word.endswith("ss"):  # noqa: PLR2004
+        return word[:-1]
+    return word
+
+
+def overlap_f1(one: Collection[str], other: Collection[str]) -> float:
+    """Return the F1 of two bags of words, 0 to 1; two empty ones agree on nothing."""
+    total = len(one) + len(other)
+    common = (Counter(one) & Counter(other)).total()
+    return 2 * common / total if total else 0.0
+
+
+def rouge_l(one: Sequence[str], other: Sequence[str]) -> float:
+    """
+    Return ROUGE-L (Lin 2004): the F1 of the longest common subsequence of two lists of
+    words, 0 to 1. O(n · m) for n and m words.
+    """
+    if not one or not other:
+        return 0.0
+    above = [0] * (len(other) + 1)
+    for word in one:
+        row = [0]
+        for place, its in enumerate(other):
+            longer = above[place] + 1 if word == its else max(above[place + 1], row[-1])
+            row.append(longer)
+        above = row
+    return 2 * above[-1] / (len(one) + len(other))
 
 
 def sentences(text: str) -> list[str]:
