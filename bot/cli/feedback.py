@@ -1,8 +1,14 @@
-"""`chorus feedback`: what customers thought of replies."""
+"""
+`chorus feedback`: what customers thought of replies, and what can be learned from it.
+
+Knows nothing of the scorer that reads what was learned but its name, `feedback`.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -11,19 +17,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from bot.app import App
-from bot.cli.opening import config_option, json_option, opened
+from bot.cli.opening import Opened, config_option, json_option, opened
 from bot.cli.screen import say, write, write_json, write_table
+from bot.config import Config, RankingConfig, Use
+from bot.errors import ConfigError
+from bot.evaluation.thumbs import Arms, arm_counts
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from pydantic import JsonValue
 
     from bot.conversation.state import Judged
+    from bot.conversation.store import Store
+    from bot.evaluation.feedback_model import Example, Training
+    from bot.model import Candidate
 
 UNITS: Mapping[str, str] = {"d": "days", "h": "hours", "m": "minutes"}
 LONGEST_D = 3650  # as good as for ever, and far from what a date cannot hold
 NO_CANDIDATE = "no candidate"  # a plugin or an action said it
+SCORER = "feedback"
+LEARNED = Path("feedback.json")
+COUNTED = Path("thumbs.json")
+AT_ONCE = 256  # texts of one call of the embedder
 
 
 class Ago(click.ParamType[timedelta]):
@@ -41,14 +60,24 @@ class Ago(click.ParamType[timedelta]):
         return min(span, timedelta(days=LONGEST_D))
 
 
-@click.command("feedback")
+@click.group("feedback", invoke_without_command=True)
 @click.option(
     "--since", type=Ago(), metavar="SPAN", help="Only what was judged within 7d, 12h …"
 )
 @config_option
 @json_option
-def command(*, since: timedelta | None, path: Path, as_json: bool) -> None:
-    """List the turns that customers judged, with totals."""
+@click.pass_context
+def command(
+    ctx: click.Context, *, since: timedelta | None, path: Path, as_json: bool
+) -> None:
+    """
+    List the turns that customers judged, with totals.
+
+    `train` learns from them which replies customers call good, `count` counts them by
+    who wrote the reply.
+    """
+    if ctx.invoked_subcommand is not None:
+        return
     with opened(path) as bot:
         found = asyncio.run(_found(bot.app, since))
     if as_json:
@@ -61,6 +90,218 @@ def command(*, since: timedelta | None, path: Path, as_json: bool) -> None:
         write_table(["by", "turns", "good", "bad"], _totals(found))
     else:
         say("nobody has judged a reply")
+
+
+@command.command("train")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=LEARNED,
+    show_default=True,
+    help="File to write; the setting `model` of the plugin names it.",
+)
+@click.option(
+    "--minimum",
+    type=click.IntRange(min=2),
+    default=20,
+    show_default=True,
+    help="Good and bad replies needed, of each.",
+)
+@click.option(
+    "--since", type=Ago(), metavar="SPAN", help="Only what was judged within 7d, 12h …"
+)
+@config_option
+@json_option
+@click.pass_context
+def train(  # noqa: PLR0913 (one per option)
+    ctx: click.Context,
+    *,
+    out: Path,
+    minimum: int,
+    since: timedelta | None,
+    path: Path,
+    as_json: bool,
+) -> None:
+    """
+    Learn which replies customers call good, for the scorer `feedback`.
+
+    Options that stand before `train` count as well. How well it tells good replies from
+    bad ones is measured on replies that it has not seen.
+    """
+    from bot.evaluation import feedback_model
+
+    before = {} if ctx.parent is None else ctx.parent.params
+    if ctx.get_parameter_source("path") is not ParameterSource.COMMANDLINE:
+        path = before.get("path", path)
+    with opened(path, without_scorer) as bot:
+        examples = asyncio.run(_examples(bot, since or before.get("since")))
+    trained = feedback_model.train(examples, minimum=minimum)
+    _keep(out, json.dumps(trained.model.as_json()))
+    if as_json or before.get("as_json"):
+        write_json(_learned(trained, out))
+    else:
+        _tell(trained, out)
+
+
+@command.command("count")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=COUNTED,
+    show_default=True,
+    help="File to write; the setting `counts` of the plugin `thompson` names it.",
+)
+@click.option(
+    "--since", type=Ago(), metavar="SPAN", help="Only what was judged within 7d, 12h …"
+)
+@config_option
+@click.pass_context
+def count(
+    ctx: click.Context, *, out: Path, since: timedelta | None, path: Path
+) -> None:
+    """
+    Count thumbs by who wrote the reply, for the selector `thompson`.
+
+    A reply counts for the prompt variant it was written with as long as its record is
+    kept, and for its writer after that.
+    """
+    before = {} if ctx.parent is None else ctx.parent.params
+    if ctx.get_parameter_source("path") is not ParameterSource.COMMANDLINE:
+        path = before.get("path", path)
+    with opened(path) as bot:
+        counted = asyncio.run(_counted(bot, since or before.get("since")))
+    _keep(out, json.dumps(counted))
+    write_table(
+        ["by", "good", "bad"],
+        [
+            [arm, str(thumbs["up"]), str(thumbs["down"])]
+            for arm, thumbs in counted["arms"].items()
+        ],
+    )
+    say(f"{out} is written")
+
+
+async def _counted(bot: Opened, since: timedelta | None) -> Arms:
+    variants: dict[str, str] = {}
+    async with bot.app.store() as store:
+        found = await _judged(store, since)
+        for one in found:
+            record = await store.record(one.turn)
+            if record is not None and one.candidate is not None:
+                variants[one.turn] = record.candidates[one.candidate].variant
+    return arm_counts(found, variants)
+
+
+def without_scorer(config: Config) -> Config:
+    """Leave out the scorer that waits for what is only now to be learned."""
+    channels = [
+        channel.model_copy(
+            update={
+                "plugins": channel.plugins and _others(channel.plugins),
+                "ranking": channel.ranking and _unweighted(channel.ranking),
+            }
+        )
+        for channel in config.channels
+    ]
+    return config.model_copy(
+        update={
+            "plugins": _others(config.plugins),
+            "ranking": _unweighted(config.ranking),
+            "channels": tuple(channels),
+        }
+    )
+
+
+def _others(plugins: Sequence[Use]) -> tuple[Use, ...]:
+    return tuple(one for one in plugins if one.use != SCORER)
+
+
+def _unweighted(ranking: RankingConfig) -> RankingConfig:
+    weights = {name: w for name, w in ranking.weights.items() if name != SCORER}
+    return ranking.model_copy(update={"weights": weights})
+
+
+async def _examples(bot: Opened, since: timedelta | None) -> list[Example]:
+    """Return the replies that more people found good than bad, or the other way."""
+    from bot.evaluation.feedback_model import Example
+
+    chosen: list[tuple[Candidate, bool]] = []
+    async with bot.app.store() as store:
+        found = [one for one in await _judged(store, since) if one.rating]
+        for done, one in enumerate(found):
+            bot.progress("Reading what was judged", done, len(found))
+            record = await store.record(one.turn)
+            if record is not None and one.candidate is not None:
+                chosen.append((record.candidates[one.candidate], one.rating > 0))
+    vectors = _embedded(bot, [candidate.text for candidate, _ in chosen])
+    return [
+        Example(scores=candidate.scores, vector=vector, good=good)
+        for (candidate, good), vector in zip(chosen, vectors, strict=True)
+    ]
+
+
+def _embedded(bot: Opened, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+    if not texts:
+        return []
+    embedder = bot.app.embedder()
+    vectors: list[NDArray[np.float32]] = []
+    for start in range(0, len(texts), AT_ONCE):
+        bot.progress("Embedding replies", start, len(texts))
+        vectors.extend(embedder.embed(texts[start : start + AT_ONCE]))
+    return vectors
+
+
+def _keep(out: Path, written: str) -> None:
+    """Write the file in one step: a bot that starts meanwhile reads no half of it."""
+    beside = out.with_name(f"{out.name}.new")
+    try:
+        beside.write_text(written, encoding="utf-8")
+        beside.replace(out)
+    except OSError as error:
+        raise ConfigError(
+            f"--out: {str(out)!r} cannot be written ({error.strerror}); name another "
+            "file"
+        ) from error
+
+
+def _learned(trained: Training, out: Path) -> dict[str, JsonValue]:
+    return {
+        "file": str(out),
+        "good": trained.good,
+        "bad": trained.bad,
+        "auc": trained.auc,
+        "chance_auc": trained.chance_auc,
+        "useful": trained.useful,
+        "weights": dict(_weights(trained)),
+    }
+
+
+def _tell(trained: Training, out: Path) -> None:
+    write(f"learned from {trained.good} good and {trained.bad} bad replies")
+    write(
+        f"AUC {trained.auc:.2f} on replies it had not seen; 0.50 is chance, and up to "
+        f"{trained.chance_auc:.2f} may be"
+    )
+    write_table(
+        ["by", "weight"], [[name, f"{w:+.2f}"] for name, w in _weights(trained)]
+    )
+    if trained.useful:
+        say(f"{out} is written; enable the plugin {SCORER!r} after the other scorers")
+    else:
+        say(
+            f"{out} is written, but it is no better than chance; leave the plugin "
+            f"{SCORER!r} off until more replies are judged"
+        )
+
+
+def _weights(trained: Training) -> list[tuple[str, float]]:
+    """Return what the log-odds gain by one spread of each score, the most first."""
+    model = trained.model
+    by_scores = zip(model.names, model.weights, strict=True)
+    return [
+        *sorted(by_scores, key=lambda one: -abs(one[1])),
+        ("embedding", math.hypot(*model.embedding)),
+    ]
 
 
 def _json(one: Judged) -> dict[str, JsonValue]:
@@ -97,8 +338,12 @@ def _totals(found: Sequence[Judged]) -> list[list[str]]:
 
 
 async def _found(app: App, since: timedelta | None) -> list[Judged]:
+    async with app.store() as store:
+        return await _judged(store, since)
+
+
+async def _judged(store: Store, since: timedelta | None) -> list[Judged]:
     from bot.conversation import judgements
 
     oldest = None if since is None else datetime.now(UTC) - since
-    async with app.store() as store:
-        return await judgements.judged(store, oldest)
+    return await judgements.judged(store, oldest)

@@ -105,10 +105,10 @@ def novel_overlap(question: str, replies: Sequence[str]) -> NDArray[np.float64]:
 def agreements(
     replies: Sequence[Words], utility: Callable[[Words, Words], float]
 ) -> NDArray[np.float64]:
-    """Return the utility [k, k] between each two replies; it is symmetric."""
+    """Return the symmetric utility [k, k] between each two replies, 0 for itself."""
     agreed = np.zeros((len(replies), len(replies)))
     for row, mine in enumerate(replies):
-        for column, theirs in enumerate(replies[: row + 1]):
+        for column, theirs in enumerate(replies[:row]):
             agreed[row, column] = agreed[column, row] = utility(mine, theirs)
     return agreed
 

@@ -6,12 +6,13 @@ Scores how likely a reply is under the generator that the bot has loaded.
 The length penalty is that of Wu et al. 2016, arXiv:1609.08144, without its constant:
 0 compares whole texts, 1 tokens. Weak alone (DialogRPT's human preferences: 51 %,
 which is chance), useful in a sum. What the model did not write, such as a quotation,
-is read by it in one call.
+is read by it in one call, or passed over at no cost.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from bot import hookimpl
 from bot.interfaces import Scorer, Tools
 from bot.model import Candidate, Turn
+
+LogProbs = Sequence[float] | NDArray[np.float32]
 
 # A token that the model holds impossible (minus infinity) must not swallow the sum.
 _LEAST_LOG_PROB = -50.0
@@ -36,6 +39,12 @@ class Likelihood:
         length_penalty: float = Field(
             1.0, ge=0, le=2, description="0: sum over tokens, 1: mean of tokens"
         )
+        unread: Literal["read", "mean"] = Field(
+            "read",
+            description="what the model did not write, such as a quotation, it reads "
+            "(read), or it gets the mean of what the model wrote (mean): no cost, and "
+            "no opinion",
+        )
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -47,7 +56,7 @@ class Likelihood:
     def score(
         self, turn: Turn, candidates: Sequence[Candidate], tools: Tools
     ) -> list[float]:
-        log_probs: dict[int, Sequence[float] | NDArray[np.float32]] = {
+        log_probs: dict[int, LogProbs] = {
             position: candidate.log_probs
             for position, candidate in enumerate(candidates)
             if len(candidate.log_probs)
@@ -57,7 +66,7 @@ class Likelihood:
             for position, candidate in enumerate(candidates)
             if position not in log_probs and candidate.text.strip()
         ]
-        if unread:
+        if unread and self._settings.unread == "read":
             texts = [candidates[position].text for position in unread]
             read = tools.log_probs([turn.prompt] * len(texts), texts)
             log_probs |= dict(zip(unread, read, strict=True))
@@ -66,14 +75,14 @@ class Likelihood:
             for position, found in log_probs.items()
             if len(found)
         }
+        if scores and self._settings.unread == "mean":
+            scores |= dict.fromkeys(unread, sum(scores.values()) / len(scores))
         # A reply without tokens has no likelihood: it is put with the least likely.
         least = min(scores.values(), default=0.0)
         return [scores.get(position, least) for position in range(len(candidates))]
 
 
-def normalised(
-    log_probs: Sequence[float] | NDArray[np.float32], length_penalty: float
-) -> float:
+def normalised(log_probs: LogProbs, length_penalty: float) -> float:
     """Return the sum of log-probabilities over length to the power of the penalty."""
     known = np.nan_to_num(
         np.asarray(log_probs, dtype=np.float64),

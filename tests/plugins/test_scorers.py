@@ -19,7 +19,6 @@ from plugins.scorers.groundedness import Groundedness, precision
 from plugins.scorers.likelihood import Likelihood, normalised
 from plugins.scorers.relevance import Relevance
 
-
 UTILITIES = ["novel", "token-f1", "rouge-l", "embedding", "both"]
 
 
@@ -308,6 +307,40 @@ def test_novel_overlap_is_f1_over_words_that_the_question_lacks() -> None:
     assert overlap[2].tolist() == [0, 0, 0]
 
 
+@pytest.mark.parametrize(
+    ("utility", "expected"),
+    [
+        # All words: 2 · 3 / (3 + 5), whatever their order.
+        ("token-f1", 0.75),
+        # In order: "five days" alone, 2 · 2 / (3 + 5).
+        ("rouge-l", 0.5),
+        # "refund" was asked, "a" is empty: {five days} and {five days takes}.
+        ("novel", 0.8),
+    ],
+)
+def test_agreement_by_words_is_that_of_the_utility(
+    utility: str, expected: float
+) -> None:
+    consensus = Consensus(Consensus.Settings.model_validate({"utility": utility}))
+    candidates = [
+        a_candidate("five days refund"),
+        a_candidate("a refund takes five days"),
+    ]
+
+    scores = consensus.score(a_turn("Is a refund free?"), candidates, FakeTools())
+
+    assert scores == pytest.approx([expected] * 2)
+
+
+def test_rouge_l_reads_no_more_of_a_reply_than_its_beginning() -> None:
+    consensus = Consensus(Consensus.Settings(utility="rouge-l"))
+    candidates = [a_candidate("five " * 100_000), a_candidate("five " * 200 + "six")]
+
+    scores = consensus.score(a_turn(), candidates, FakeTools())
+
+    assert scores == [1, 1]
+
+
 @pytest.mark.parametrize("utility", UTILITIES)
 def test_the_odd_one_out_scores_least(utility: str) -> None:
     consensus = Consensus(Consensus.Settings.model_validate({"utility": utility}))
@@ -322,10 +355,11 @@ def test_the_odd_one_out_scores_least(utility: str) -> None:
     assert min(scores) == scores[2]
 
 
-def test_words_alone_need_no_embedding() -> None:
+@pytest.mark.parametrize("utility", ["novel", "token-f1", "rouge-l"])
+def test_words_alone_need_no_embedding(utility: str) -> None:
     tools = FakeTools()
 
-    Consensus(Consensus.Settings(utility="novel")).score(
+    Consensus(Consensus.Settings.model_validate({"utility": utility})).score(
         a_turn(), [a_candidate("a"), a_candidate("b")], tools
     )
 
