@@ -3,7 +3,7 @@ Puts the shortest of the good replies first.
 
     good = total ≥ highest total - margin
 
-The good ones by length, then the others as they came. Nothing is dropped.
+The good ones by number of words, then the others as they came. Nothing is dropped.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from bot import hookimpl
 from bot.interfaces import Reranker, Tools
 from bot.model import Candidate, Turn
+from bot.text import words
 
 
 class Shortest:
@@ -40,7 +41,7 @@ class Shortest:
         self, turn: Turn, candidates: Sequence[Candidate], tools: Tools
     ) -> list[Candidate]:
         totals = [candidate.total for candidate in candidates]
-        lengths = [len(candidate.text) for candidate in candidates]
+        lengths = [len(words(candidate.text)) for candidate in candidates]
         order = shortest_first(totals, lengths, self._settings.margin)
         return [candidates[position] for position in order]
 

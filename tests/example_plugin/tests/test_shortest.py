@@ -1,9 +1,9 @@
-"""The reranker `shortest`: its contract, and what it is for."""
+"""The reranker `shortest`: contract and effect."""
 
 from __future__ import annotations
 
 import pytest
-from chorus_example_shortest import Shortest
+from chorus_example_shortest import Shortest, shortest_first
 
 from bot.interfaces import Reranker
 from bot.testing import a_candidate, a_tools, a_turn
@@ -17,22 +17,15 @@ class TestShortestKeepsTheContract(RerankerContract):
 
 
 def test_the_shortest_of_the_good_replies_comes_first() -> None:
+    subject = Shortest(Shortest.Settings(margin=0.5))
     long = a_candidate("A refund takes five days.", {"a": 1.0})
     short = a_candidate("Five days.", {"a": 0.8})
     shorter_but_worse = a_candidate("Days.", {"a": 0.1})
 
-    ranked = Shortest(Shortest.Settings(margin=0.5)).rerank(
-        a_turn(), [long, short, shorter_but_worse], a_tools()
-    )
+    ranked = subject.rerank(a_turn(), [long, short, shorter_but_worse], a_tools())
 
     assert ranked == [short, long, shorter_but_worse]
 
 
 def test_without_a_margin_the_best_stays_first() -> None:
-    best, next_best = a_candidate("Five days.", {"a": 1}), a_candidate("5", {"a": 0.9})
-
-    ranked = Shortest(Shortest.Settings(margin=0)).rerank(
-        a_turn(), [best, next_best], a_tools()
-    )
-
-    assert ranked == [best, next_best]
+    assert shortest_first([1.0, 0.9, None], [5, 2, 1], margin=0) == [0, 1, 2]
