@@ -20,7 +20,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
@@ -28,14 +28,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import platformdirs
 
-from bot import config_file, explain, plugin_manager
+from bot import config_file, experiment, explain, plugin_manager
 from bot.channels import ChannelPlugins
 from bot.config import (
+    BASE,
     Channel,
     Config,
     OperationsConfig,
 )
 from bot.errors import ConfigError, StoreError
+from bot.experiment import ArmObservers, Arms, Shadows, quiet
 from bot.inference import InferenceThread
 from bot.interfaces import (
     AnswersRequests,
@@ -53,6 +55,7 @@ from bot.ranking import Classifies, Ranking
 from bot.turn import Answerer, Pipeline
 
 if TYPE_CHECKING:
+    from bot.conversation import worker
     from bot.conversation.manager import ConversationManager, Role
     from bot.conversation.redis_server import EmbeddedRedis
     from bot.conversation.store import Store
@@ -83,6 +86,7 @@ class App:
         plugins: ChannelPlugins,
         progress: Progress,
         loaded: _Loaded | None = None,
+        folder: Path = Path(),
     ) -> None:
         self.config = config
         self.web_url = ""
@@ -90,6 +94,7 @@ class App:
         self._plugins = plugins
         self._progress = progress
         self._loaded = loaded or _Loaded()
+        self._folder = folder  # the file's, which the arms' files are relative to
 
     @classmethod
     def from_file(cls, path: Path, progress: Progress) -> App:
@@ -102,9 +107,10 @@ class App:
             draft.config, str(path), mistakes=draft.problems
         )
         problems += [f"{path}: {problem}" for problem in _missing_paths(draft.config)]
+        problems += _load_arms(draft.config, path.parent)[1]
         if problems:
             raise ConfigError(config_file.in_order(problems, draft.keys, f"{path}: "))
-        return cls(draft.config, plugins, progress)
+        return cls(draft.config, plugins, progress, folder=path.parent)
 
     @classmethod
     def from_config(
@@ -117,11 +123,26 @@ class App:
         plugins, problems = ChannelPlugins.load(config, where)
         if problems:
             raise ConfigError(problems)
-        return cls(config, plugins, progress, loaded)
+        return cls(config, plugins, progress, loaded, Path(where).parent)
 
     def variant(self, config: Config) -> App:
-        """Return the app of another configuration that shares the loaded models."""
-        return App.from_config(config, self._progress, "variant", self._loaded)
+        """Return the app of another configuration; models that both use are shared."""
+        alone = config.model_copy(update={"experiment": None})
+        loaded = self._loaded.shared_between(self.config, config)
+        return App.from_config(alone, self._progress, "variant", loaded)
+
+    def arms(self) -> dict[str, App]:
+        """
+        Return the apps of the experiment's arms, but the base, which is this one. They
+        share what is loaded. Raise ConfigError with every problem of their files.
+        """
+        found, problems = _load_arms(self.config, self._folder)
+        if problems:
+            raise ConfigError(problems)
+        return {
+            name: App(config, plugins, self._progress, self._loaded)
+            for name, (config, plugins) in found.items()
+        }
 
     # Models
 
@@ -275,8 +296,20 @@ class App:
     def inference(self) -> InferenceThread:
         return InferenceThread()
 
-    def answerer(self) -> Answerer:
+    def _answerers(self, arms: Mapping[str, App]) -> dict[str, Answerer]:
+        """Return each arm's answerer, the base's with them; they search one index."""
         retriever = self.retriever()
+        divided = self.config.experiment
+        if divided is None:
+            return {BASE: self.answerer(retriever)}
+        return {
+            name: replace(app.answerer(retriever), arm=experiment.label(divided, name))
+            for name, app in {BASE: self, **arms}.items()
+        }
+
+    def answerer(self, retriever: HybridRetriever | None = None) -> Answerer:
+        """Return what answers turns; `retriever` is the built-in one, if it is open."""
+        retriever = retriever or self.retriever()
         self._tell_vocabulary()
         everywhere = self._pipeline(self.plugins, None, retriever)
         channels = [
@@ -371,10 +404,15 @@ class App:
         Build everything, and close it in the opposite order. A process that does not
         `share` is refused while another one is at work in its data folder: what is
         said to a person at a terminal must not come out at another one. `operations`
-        says where health and metrics are served; None: nowhere.
+        says where health and metrics are served; None: nowhere. Conversations of an
+        experiment are those on the configured connectors, where processes share.
         """
         from bot.conversation.manager import ConversationManager
+        from bot.conversation.worker import unheard
 
+        arms = self.arms() if shares and connectors is None else {}
+        observers = self._observers(arms)
+        after_commit: worker.AfterCommit = unheard
         if connectors is None:
             connectors = {one.name: one for one in self.plugins.connectors}
         async with AsyncExitStack() as opened:
@@ -397,12 +435,14 @@ class App:
             web = await opened.enter_async_context(self._web(talking))
             if "workers" in roles:
                 # Beside the loop, so that health and readiness can be asked meanwhile.
-                answers.answerer = await asyncio.to_thread(self.answerer)
+                answering = self._answering(arms, store)
+                loaded = await opened.enter_async_context(answering)
+                answers.answerer, after_commit = loaded
             manager = ConversationManager(
                 store=store,
                 answerer=answers.answerer,
                 connectors=connectors,
-                observers=self._plugins,
+                observers=observers,
                 actions=self.plugins.actions,
                 explain=explain.text,
                 config=self.config,
@@ -411,13 +451,51 @@ class App:
                 roles=roles,
                 patient=patient,
                 alone=server is not None and server.alone,
+                after_commit=after_commit,
             )
-            await self._plugins.bot_started()
-            opened.push_async_callback(self._plugins.bot_stopped)
+            await observers.bot_started()
+            opened.push_async_callback(observers.bot_stopped)
             running = await opened.enter_async_context(manager)
             if web is not None:
                 await opened.enter_async_context(web.answering())
             yield running
+
+    def _observers(self, arms: Mapping[str, App]) -> ChannelPlugins | ArmObservers:
+        """Return who is told what happens in which conversation."""
+        if self.config.experiment is None or not arms:
+            return self._plugins
+        every = {BASE: self, **arms}
+        return ArmObservers(
+            experiment=self.config.experiment,
+            plugins={
+                name: app._plugins  # noqa: SLF001 (of its own class)
+                for name, app in every.items()
+            },
+        )
+
+    @asynccontextmanager
+    async def _answering(
+        self, arms: Mapping[str, App], store: Store
+    ) -> AsyncIterator[tuple[worker.Answerer, worker.AfterCommit]]:
+        """Load and yield who answers, and who is told of each turn that was kept."""
+        from bot.conversation.records import ShadowKeeper
+        from bot.conversation.worker import unheard
+
+        divided = self.config.experiment
+        if divided is None or not arms:
+            yield await asyncio.to_thread(self.answerer), unheard
+            return
+        answerers = await asyncio.to_thread(self._answerers, arms)
+        answering = Arms(experiment=divided, answerers=answerers)
+        if not divided.shadow:
+            yield answering, unheard
+            return
+        async with Shadows(
+            experiment=divided,
+            answerers={name: quiet(one) for name, one in answerers.items()},
+            keeper=ShadowKeeper(store, divided.name),
+        ) as shadows:
+            yield answering, shadows.after
 
     @asynccontextmanager
     async def _web(self, connectors: Iterable[Connector]) -> AsyncIterator[Web | None]:
@@ -455,11 +533,30 @@ class App:
         return whole
 
 
+def _generator(config: Config) -> tuple[object, ...]:
+    """Return what makes the generator another one; all else is asked turn by turn."""
+    settings = config.generation
+    return (
+        settings.backend,
+        settings.model,
+        settings.model_sha256,
+        settings.url,
+        settings.device,
+        settings.precision,
+        settings.kv_tokens,
+    )
+
+
+def _embedder(config: Config) -> tuple[object, ...]:
+    settings = config.knowledge
+    return settings.embedder, settings.model, settings.model_sha256
+
+
 @dataclass(slots=True)
 class _Answers:
     """Who answers, once everything that it needs is loaded."""
 
-    answerer: Answerer | None = None
+    answerer: worker.Answerer | None = None
 
     async def trouble(self) -> str | None:
         loaded = self.answerer is not None
@@ -473,6 +570,15 @@ class _Loaded:
     embedder: Embedder | None = None
     language_model: LanguageModel | None = None
     classifiers: dict[str, Classifies] = field(default_factory=dict)
+
+    def shared_between(self, one: Config, other: Config) -> _Loaded:
+        """Return what a bot of another configuration can use of the models of `one`."""
+        if _generator(one) == _generator(other) and _embedder(one) == _embedder(other):
+            return self
+        return _Loaded(
+            embedder=self.embedder if _embedder(one) == _embedder(other) else None,
+            classifiers=self.classifiers,
+        )
 
 
 @asynccontextmanager
@@ -518,6 +624,22 @@ def _checks(
         for connector in connectors
         if isinstance(connector, TellsTrouble)
     }
+
+
+def _load_arms(
+    config: Config, folder: Path
+) -> tuple[dict[str, tuple[Config, ChannelPlugins]], list[str]]:
+    """Return what could be loaded of the experiment's arms, and every problem."""
+    if config.experiment is None:
+        return {}, []
+    configs, problems = experiment.read_arms(config, folder)
+    found = {}
+    for name, own in configs.items():
+        path = folder / config.experiment.arms[name].config
+        plugins, wrong = ChannelPlugins.load(own, str(path))
+        found[name] = (own, plugins)
+        problems += wrong
+    return found, problems
 
 
 def _missing_paths(config: Config) -> Iterable[str]:

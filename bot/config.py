@@ -32,6 +32,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 TEN_YEARS_D = 3650  # as good as for ever, and far from what a timedelta cannot hold
 HOUR_S = 3600
 SHORT_PROMPT = 200  # tokens that instructions and a question take at least
+SLACK = 1e-9  # of shares that add up to one
 
 
 class Section(BaseModel):
@@ -445,6 +446,63 @@ class Channel(Section):
         return all(getattr(address, part) == value for part, value in wanted.items())
 
 
+BASE = "base"  # the arm that the file itself is
+
+ArmName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+
+
+class Arm(Section):
+    """Another configuration, and how many conversations get it."""
+
+    config: Path = Field(description="its file, relative to this one")
+    share: float = Field(gt=0, le=1, description="share of the conversations, 0 to 1")
+
+
+class ExperimentConfig(Section):
+    """Live conversations split between configurations (docs/experiments.md)."""
+
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9-]{0,31}$",
+        description="what its figures are kept under; another name splits anew",
+    )
+    shadow: bool = Field(
+        default=False,
+        description="the arms' answers are computed and kept, but never sent",
+    )
+    backlog: int = Field(
+        8,
+        ge=1,
+        le=1000,
+        description="turns that may wait for their answer in the shadow; more are "
+        "left out, and counted",
+    )
+    arms: Mapping[ArmName, Arm] = Field(
+        min_length=1,
+        description="each arm's file and share by its name; a new one comes last, so "
+        "that it takes conversations of the base only",
+    )
+
+    @field_validator("arms")
+    @classmethod
+    def _leave_a_rest(
+        cls, arms: Mapping[str, Arm], info: ValidationInfo
+    ) -> Mapping[str, Arm]:
+        if BASE in arms:
+            raise PydanticCustomError(
+                "arm_base", "'base' is this file itself; give the arm another name"
+            )
+        total, shadow = sum(arm.share for arm in arms.values()), info.data.get("shadow")
+        # Ten shares of 0.1 add up to a little less than 1.
+        if total > 1 + SLACK or (total > 1 - SLACK and not shadow):
+            raise PydanticCustomError(
+                "shares",
+                "the shares add up to {total}, and the base needs a rest to be "
+                "compared with; lower them",
+                {"total": f"{total:g}"},
+            )
+        return arms
+
+
 class Config(Section):
     """The whole file, with the knowledge paths made absolute."""
 
@@ -474,6 +532,9 @@ class Config(Section):
     channels: tuple[Channel, ...] = Field(
         (), description="narrower settings; the first match counts"
     )
+    experiment: ExperimentConfig | None = Field(
+        None, description="live conversations split between configurations"
+    )
 
     def during_turn(self, address: Address) -> DuringTurn:
         """Return what happens to messages that arrive there during a turn."""
@@ -502,5 +563,9 @@ class Config(Section):
 
     @property
     def fingerprint(self) -> str:
-        """Twelve hex digits that change when any setting does; secrets stay out."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+        """
+        Twelve hex digits that change when any setting does; secrets stay out, and so
+        does the experiment, because it says who answers and not how.
+        """
+        settings = self.model_dump_json(exclude={"experiment"})
+        return hashlib.sha256(settings.encode()).hexdigest()[:12]

@@ -204,9 +204,10 @@ def _orders(record: Record) -> str:
 
 def _timing(record: Record) -> str:
     stages = ", ".join(f"{stage} {ms:.0f} ms" for stage, ms in record.ms.items())
+    arm = f", arm {record.arm}" if record.arm else ""
     return (
         f"{stages or 'no stage was timed'}; seed {record.turn.seed}, "
-        f"configuration {record.config}"
+        f"configuration {record.config}{arm}"
     )
 
 

@@ -70,8 +70,15 @@ def turn_over(record: Record) -> None:
     """Write the canonical line of a finished turn, count it and keep its times."""
     logger.info("turn", extra=_fields(record))
     _TURNS.labels(record.turn.message.address.platform, record.outcome).inc()
+    if record.arm:
+        _ARM_TURNS.labels(record.arm, record.outcome).inc()
     for stage, ms in record.ms.items():
         _TURN.labels(stage).observe(ms / 1000)
+
+
+def shadows_left_out(turns: int) -> None:
+    """Count turns that no arm answered in the shadow, because too many waited."""
+    _SHADOWS_LEFT_OUT.inc(turns)
 
 
 def lease_lost(of: Leased) -> None:
@@ -146,6 +153,7 @@ def _fields(record: Record) -> dict[str, object]:
         "why": record.why.partition(":")[0],
         "problems": len(record.problems),
         "config": record.config,
+        **({"arm": record.arm} if record.arm else {}),
         **{f"ms_{stage}": round(ms, 1) for stage, ms in record.ms.items()},
     }
 
@@ -238,6 +246,17 @@ _TURNS = Counter(
     "chorus_turns_total",
     "Turns that are over, by outcome.",
     ["platform", "outcome"],
+    registry=_REGISTRY,
+)
+_ARM_TURNS = Counter(
+    "chorus_arm_turns_total",
+    "Turns of an experiment that are over, by arm and outcome.",
+    ["arm", "outcome"],
+    registry=_REGISTRY,
+)
+_SHADOWS_LEFT_OUT = Counter(
+    "chorus_shadows_left_out_total",
+    "Turns that no arm answered in the shadow, because too many waited.",
     registry=_REGISTRY,
 )
 _TURN = Histogram(

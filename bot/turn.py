@@ -116,7 +116,8 @@ class _Progress:
 class Answerer:
     """
     Answers turns; `pipeline` gives each address the pipeline of its channel. A turn in
-    the `background`, such as an evaluation's, lets customers' go first.
+    the `background`, such as an evaluation's, lets customers' go first and is not
+    counted among them. `arm` is what its records name, where there is an experiment.
     """
 
     config: Config
@@ -126,6 +127,7 @@ class Answerer:
     inference: InferenceThread
     classifiers: Mapping[str, Classifies] = field(default_factory=dict)
     background: bool = False
+    arm: str = ""
 
     async def answer(
         self, turn: Turn, cancelled: threading.Event, show: Callable[[str], None]
@@ -147,7 +149,8 @@ class Answerer:
                 record = self._ended(progress, "failed", _told(error))
                 await pipeline.plugins.turn_failed(progress.turn, error)
         record = replace(record, ms=progress.ms)
-        metrics.turn_over(record)
+        if not self.background:
+            metrics.turn_over(record)
         await self._count(pipeline, record)
         return record
 
@@ -441,6 +444,7 @@ class Answerer:
             why=why,
             config=self.config.fingerprint,
             problems=tuple(progress.problems),
+            arm=self.arm,
         )
 
 

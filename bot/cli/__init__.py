@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, str] = {
     "ingest": "Read documents into the index; only what changed is read again.",
     "search": "Show what would be retrieved for a question, with scores.",
     "plugins": "List the plugins that are installed, the enabled ones first.",
+    "new-plugin": "Write a package for a plugin that passes its own tests at once.",
     "check": "Check a configuration file and show every problem at once.",
     "schema": "Print the JSON Schema of the configuration file.",
     "models": "List the configured models, fetch them, and say what fits.",
@@ -39,7 +40,9 @@ COMMANDS: Mapping[str, str] = {
     "dead-letters": "List the messages that were set aside, or have one tried again.",
     "forget": "Erase what is stored about a person.",
     "bench": "Measure the speed of a part against its usual alternative.",
-    "eval": "Measure how good retrieval and answers are.",
+    "eval": "Measure how good retrieval, candidates, ranking and answers are.",
+    "replay": "Answer stored turns again under another configuration, and compare.",
+    "ab": "Report how the arms of the experiment fare, with intervals.",
 }
 
 

@@ -48,4 +48,5 @@ def _judged(row: Sequence[Any]) -> Judged:
         candidate=int(kept[b"n"]) if kept[b"n"] else None,
         origin=kept[b"o"].decode(),
         recorded=bool(recorded),
+        arm=kept.get(b"a", b"").decode(),  # older ones have none
     )

@@ -16,6 +16,8 @@ What everything is called in Redis.
     chorus:{sK}:judgements           zset: turn, when it was judged last, ms
     chorus:{sK}:judged:<turn>        hash: what people thought of its reply
     chorus:{sK}:record:<turn>        what `chorus explain` shows, with its own TTL
+    chorus:{sK}:record:<turn>:shadow what another arm would have said, as long as that
+    chorus:{sK}:left_out:<name>      turns an experiment left out of the shadow (K is 0)
     chorus:{sK}:person:<id>          set of the conversations a person spoke in
     chorus:{sK}:rate:<platform>:<id> messages of a person in the running minute
     chorus:{sK}:rate:…:told          that the person was told to wait, for a minute

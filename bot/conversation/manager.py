@@ -36,7 +36,7 @@ from bot.conversation.outbox import Outbox
 from bot.conversation.patience import Patience
 from bot.conversation.store import Store
 from bot.conversation.tokens import Tokens
-from bot.conversation.worker import Answerer, Worker
+from bot.conversation.worker import AfterCommit, Answerer, Worker, unheard
 from bot.errors import ChorusError, StoreError
 from bot.interfaces import Accepted, Action, Connector, ShowsFrames
 from bot.model import Event, Record
@@ -62,6 +62,7 @@ class ConversationManager:
     bring messages. One that is not `patient` does not wait for a store that stays
     away: it is cancelled inside, and leaves with the store's error. `alone`: no other
     process is at work here, so what a former one held is taken over at once.
+    `after_commit` is told of each turn once it is kept; it must not wait.
     """
 
     def __init__(  # noqa: PLR0913 (all it works with comes in here)
@@ -81,6 +82,7 @@ class ConversationManager:
         patient: bool = True,
         alone: bool = False,
         action_timeout_s: float = 30.0,
+        after_commit: AfterCommit = unheard,
     ) -> None:
         self._store = store
         self._connectors = connectors
@@ -139,6 +141,7 @@ class ConversationManager:
                 seeds=seeds,
                 patience=self._patience,
                 frames=FramePublisher(store, sleep),
+                after_commit=after_commit,
             )
             at_once = config.workers.concurrency
             self._crews.append(

@@ -63,6 +63,11 @@ end
 local function letter_in(stream, turn)
   return string.match(stream, '^chorus:{s%d+}') .. ':letter:' .. turn
 end
+-- What another arm would have said lies beside the turn's record, and goes with it.
+local function forget_record(prefix, turn)
+  redis.call('DEL', prefix .. turn .. ':shadow')
+  return redis.call('DEL', prefix .. turn)
+end
 local function judged_in(judgements, turn)
   return string.match(judgements, '^chorus:{s%d+}') .. ':judged:' .. turn
 end
@@ -215,7 +220,7 @@ return 'accepted'
 # ARGV claim, seen ttl, conversation, ttl, people's ttl, limit a minute, event, events
 #      kept, turn or '', its place and origin of the candidate, or '' and '' when there
 #      is no record, 'recorded' or '', who judges, rating, ttl of judgements, most of
-#      them
+#      them, the arm that answered or ''
 #
 # Logs the event, and keeps the last word of each person on a turn. What was judged
 # before may still be judged otherwise after its record is gone.
@@ -232,7 +237,8 @@ redis.call('LTRIM', KEYS[6], -tonumber(ARGV[8]), -1)
 redis.call('EXPIRE', KEYS[6], ARGV[4])
 remember(KEYS[2], KEYS[3], KEYS[4], ARGV[3], ARGV[4], ARGV[5], ms)
 if ARGV[12] ~= '' then
-  redis.call('HSET', KEYS[7], 'c', ARGV[3], 'n', ARGV[10], 'o', ARGV[11])
+  redis.call('HSET', KEYS[7], 'c', ARGV[3], 'n', ARGV[10], 'o', ARGV[11],
+             'a', ARGV[17])
 elseif turn == '' or redis.call('HGET', KEYS[7], 'c') ~= ARGV[3] then
   return 'accepted'
 end
@@ -241,7 +247,8 @@ if ARGV[14] == '0' then
 else
   redis.call('HSET', KEYS[7], 'p:' .. ARGV[13], ARGV[14])
 end
-if redis.call('HLEN', KEYS[7]) == 3 then -- c, n and o: nobody judges it any more
+-- c, n, o, and a since there are experiments: nobody judges it any more
+if redis.call('HLEN', KEYS[7]) == 3 + redis.call('HEXISTS', KEYS[7], 'a') then
   redis.call('DEL', KEYS[7])
   redis.call('ZREM', KEYS[8], turn)
   redis.call('ZREM', KEYS[9], turn)
@@ -430,7 +437,7 @@ if ARGV[10] ~= '' then
   redis.call('RPUSH', KEYS[10], turn)
   -- A record that nothing points at could not be erased with its conversation.
   while redis.call('LLEN', KEYS[10]) > kept do
-    redis.call('DEL', ARGV[9] .. redis.call('LPOP', KEYS[10]))
+    forget_record(ARGV[9], redis.call('LPOP', KEYS[10]))
   end
 end
 for _, key in ipairs({KEYS[2], KEYS[8], KEYS[9]}) do
@@ -592,7 +599,7 @@ local slots = redis.call('HLEN', KEYS[4])
 local records = 0
 if ARGV[6] ~= 'lane only' then
   for _, turn in ipairs(redis.call('LRANGE', KEYS[6], 0, -1)) do
-    records = records + redis.call('DEL', ARGV[3] .. turn)
+    records = records + forget_record(ARGV[3], turn)
   end
   for _, turn in ipairs(redis.call('ZRANGE', KEYS[15], 0, -1)) do
     redis.call('DEL', judged_in(KEYS[16], turn))
@@ -676,6 +683,17 @@ end
 return rows
 """
 )
+
+# KEYS record, shadow; ARGV what another arm would have said
+#
+# Kept as long as the record beside it, and not at all where that is gone: the person
+# may have been forgotten while it was computed.
+SHADOW = """
+local ms = redis.call('PTTL', KEYS[1])
+if ms <= 0 then return 0 end
+redis.call('SET', KEYS[2], ARGV[1], 'PX', ms)
+return 1
+"""
 
 # KEYS waiting, owed; ARGV the prefix of conversations' keys, most of each
 #

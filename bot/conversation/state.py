@@ -168,7 +168,8 @@ class Judged:
     """
     A turn that somebody judged, and how many people think what of its reply. `time` is
     of the last judgement; `candidate` and `origin` are the chosen candidate's, None and
-    empty where there was none. `recorded`: there still is a record of it.
+    empty where there was none. `recorded`: there still is a record of it. `arm` is the
+    one that answered, empty where there was no experiment.
     """
 
     turn: str
@@ -180,6 +181,7 @@ class Judged:
     candidate: int | None
     origin: str
     recorded: bool
+    arm: str = ""
 
     @property
     def rating(self) -> int:

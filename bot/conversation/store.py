@@ -223,6 +223,7 @@ class Store:
                 event.data["rating"],
                 self._record_ttl_s,
                 MOST_JUDGED,
+                "" if record is None else record.arm,
             ],
         )
 

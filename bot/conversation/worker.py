@@ -59,6 +59,13 @@ class Observers(commands.Observers, Protocol):
     async def conversation_resumed(self, address: Address) -> None: ...
 
 
+AfterCommit = Callable[[Turn, Record], None]
+
+
+def unheard(turn: Turn, record: Record) -> None:
+    """Nobody wants to know of a turn that was committed."""
+
+
 class AttemptsUsedUp(TurnError):
     """Worker after worker ended in the middle of this turn."""
 
@@ -78,6 +85,7 @@ class Worker:
         seeds: Callable[[], int],
         patience: Patience,
         frames: FramePublisher,
+        after_commit: AfterCommit = unheard,
     ) -> None:
         self._store = store
         self._answerer = answerer
@@ -90,6 +98,7 @@ class Worker:
         self._seeds = seeds
         self._patience = patience
         self._frames = frames
+        self._after_commit = after_commit
         self._running: dict[str, tuple[Turn, Stop]] = {}
         self._stops = Stops(store, patience, self._stop)
         self._room = Room()
@@ -322,6 +331,8 @@ class Worker:
             await self._observers.conversation_handed_over(turn, why)
         elif answered.keeper == "bot":
             await self._observers.conversation_resumed(address)
+        if answered.record is not None:
+            self._after_commit(turn, answered.record)
 
 
 def _answering(begun: Begun, mode: DuringTurn) -> Sequence[Waiting]:

@@ -72,6 +72,7 @@ def test_judged_turns_are_listed_with_totals(app: App) -> None:
         "candidate": None,
         "origin": "",
         "recorded": True,
+        "arm": "",
     }
 
 
