@@ -240,7 +240,7 @@ class App:
             sources.append((generation.model, generation.model_sha256))
         return [*sources, *self._plugins.classifiers().items()]
 
-    def _classifiers(self) -> Mapping[str, Classifies]:
+    def classifiers(self) -> Mapping[str, Classifies]:
         """Load what plugins classify with, each model once."""
         from bot.generation.classifier import Classifier
 
@@ -327,7 +327,7 @@ class App:
             model=self.language_model(),
             embedder=self.embedder(),
             inference=self.inference,
-            classifiers=self._classifiers(),
+            classifiers=self.classifiers(),
         )
 
     def _pipeline(

@@ -274,7 +274,7 @@ def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
     return {point.name: point for point in importlib.metadata.entry_points(group=GROUP)}
 
 
-def _class_of(use: str) -> type:
+def class_of(use: str) -> type:
     """Return the plugin class that `use` names, or raise ConfigError."""
     points = _entry_points()
     if use in points:
@@ -324,7 +324,7 @@ def _settings_of(plugin: type) -> type[BaseModel]:
 def _construct(use: Use, at: str, problems: list[str]) -> object | None:
     """Return the plugin, or None with the reasons added to `problems`."""
     try:
-        plugin_class = _class_of(use.use)
+        plugin_class = class_of(use.use)
         settings_class = _settings_of(plugin_class)
     except ConfigError as error:
         problems += [f"{at}.use: {problem}" for problem in error.problems]
@@ -483,7 +483,7 @@ def _contribution_problems(item: object, kind: str) -> Iterable[str]:
 def _described(name: str, use: Use | None) -> Installed:
     """Describe one plugin; of one that cannot be loaded, say why."""
     try:
-        plugin = _class_of(name)
+        plugin = class_of(name)
         settings = _settings_of(plugin)
     except ConfigError as error:
         return Installed(

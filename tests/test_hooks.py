@@ -176,7 +176,7 @@ told: list[tuple[Any, ...]] = []
 @pytest.fixture
 def plugins(monkeypatch: pytest.MonkeyPatch) -> Plugins:
     told.clear()
-    monkeypatch.setattr(plugin_manager, "_class_of", lambda use: Everything)
+    monkeypatch.setattr(plugin_manager, "class_of", lambda use: Everything)
     return plugin_manager.load({"bot.yaml: plugins[0]": Use(use="everything")})
 
 

@@ -50,7 +50,7 @@ def test_sentences_keep_every_letter_in_order(text: str) -> None:
 @given(st.text(alphabet=st.sampled_from("aB1 \n.!?…。」)\"'_")))
 def test_a_pattern_that_never_reads_twice_finds_the_same_ends(text: str) -> None:
     reads_twice = re.compile(
-        """[。！？｡]+[”’」』）)"']*|[.!?…]+["'”’»)\\]]*(?=\\s)|\\n+"""
+        """[。！？｡]+[”’」』）)"']*|[.!?…]+["'”’»)\\]*_]*(?=\\s)|\\n+"""
     )
 
     found = [one.span() for one in reading._SENTENCE_END.finditer(text)]

@@ -1,21 +1,66 @@
-"""`chorus eval`: how good retrieval and answers are."""
+"""`chorus eval`: how good retrieval, candidates, ranking and answers are."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
-from bot.cli.opening import config_option, json_option, opened
-from bot.cli.screen import write_json, write_table
-from bot.evaluation.report import Row
-from bot.evaluation.suites import SUITES, HalfOrAll, QuestionFile
+from bot.app import App
+from bot.cli.opening import DEFAULT_CONFIG, json_option, opened
+from bot.cli.screen import say, write_json, write_table
+from bot.config_file import did_you_mean, load
+from bot.errors import ConfigError
+from bot.evaluation.html import html
+from bot.evaluation.judges import Bots
+from bot.evaluation.lines import HalfOrAll
+from bot.evaluation.memory import Memory
+from bot.evaluation.report import Report, Row
+from bot.evaluation.suites import SUITES, How, QuestionFile
+from bot.evaluation.variants import variants
+
+# In the table unless --metrics names others: what decides, then what it costs. A suite
+# that has none of these shows all that it has.
+_SHOWN = (
+    "contained",
+    "f1",
+    "contained - greedy",
+    "f1 - greedy",
+    "any",
+    "gap",
+    "declined",
+    "wrongly declined",
+    "distinct-2",
+    "vendi",
+    "clusters",
+    "perplexity",
+    "write ms",
+    "total ms",
+    "recall@5",
+    "mrr",
+)
 
 
 @click.command("eval")
 @click.argument("suite", type=click.Choice(list(SUITES)))
+@click.option(
+    "--config",
+    "paths",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A configuration; again for each further one. Default config/bot.yaml.",
+)
+@click.option(
+    "--variants",
+    "variants_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A file of what is to differ from the last configuration, by name.",
+)
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
@@ -26,46 +71,109 @@ from bot.evaluation.suites import SUITES, HalfOrAll, QuestionFile
     "--half",
     type=click.Choice(["tune", "report", "all"]),
     default="all",
-    help="Questions of one half of the handbook's file; default all.",
+    help="Questions of one half; default all.",
+)
+@click.option(
+    "--tune",
+    is_flag=True,
+    help="Look for better weights on one half, and report them on the other.",
 )
 @click.option(
     "--blocks",
     is_flag=True,
     help="Also answer in blocks, and time what is read first; handbook and qa.",
 )
-@config_option
+@click.option(
+    "--at-once",
+    type=click.IntRange(1, 64),
+    default=1,
+    help="Turns answered at a time: more are faster together, and each is slower.",
+)
+@click.option("--fresh", is_flag=True, help="Write anew what was written before.")
+@click.option("--metrics", help="Columns of the table, separated by commas.")
+@click.option(
+    "--html",
+    "html_path",
+    type=click.Path(path_type=Path, dir_okay=False, writable=True),
+    help="Also write a report in which every figure leads to its candidates.",
+)
 @json_option
+@click.pass_context
 def command(  # noqa: PLR0913 (one per option)
+    ctx: click.Context,
     *,
     suite: str,
+    paths: tuple[Path, ...],
+    variants_path: Path | None,
     data: Path | None,
     limit: int | None,
     half: HalfOrAll,
+    tune: bool,
     blocks: bool,
-    path: Path,
+    at_once: int,
+    fresh: bool,
+    metrics: str | None,
+    html_path: Path | None,
     as_json: bool,
 ) -> None:
     """
-    Measure how good retrieval and answers are.
+    Measure how good retrieval, candidates, ranking and answers are.
 
     handbook: the shipped questions about the shipped documents. qa: an XQuAD file, each
-    question with its own passage. retrieval: an XQuAD file, its passages as documents.
-    Intervals are 95 % bootstrap intervals over the questions.
+    question with its own passage. diversity: open-ended prompts. ratings, attribution,
+    pairs: what scorers make of replies that people judged. retrieval, faq, intents,
+    dialogues: what is found. docs/evaluation.md says more of each, and of its file.
+    Intervals are 95 % bootstrap intervals over the questions. What a model wrote is
+    kept, so an evaluation that was interrupted goes on where it stopped.
     """
+    first, *others = paths or (ctx.find_root().params.get("config") or DEFAULT_CONFIG,)
     questions = QuestionFile(path=data, limit=limit, half=half)
-    with opened(path) as bot:
-        rows = asyncio.run(
-            SUITES[suite](bot.app, questions, bot.progress, blocks=blocks)
-        )
+    with opened(first) as bot:
+        bots = _bots(bot.app, [first, *others], variants_path)
+        kept = bot.app.config.data / "evaluation.sqlite"
+        if fresh:
+            kept.unlink(missing_ok=True)
+        with closing(Memory(kept)) as memory:
+            how = How(tune=tune, blocks=blocks, at_once=at_once, memory=memory)
+            report = asyncio.run(SUITES[suite](bots, questions, bot.progress, how))
     if as_json:
-        for row in rows:
+        for row in report.rows:
             write_json(row.as_json(), indent=None)
     else:
-        _write_rows(rows)
+        _write_rows(report.rows, metrics)
+    if html_path is not None:
+        _write_html(report, html_path, bots, data)
 
 
-def _write_rows(rows: Sequence[Row]) -> None:
-    names = list(dict.fromkeys(name for row in rows for name in row.metrics))
+def _bots(app: App, paths: Sequence[Path], variants_path: Path | None) -> Bots:
+    """Return the bots by the names of their rows, or raise ConfigError."""
+    found = [app, *(app.variant(load(path)) for path in paths[1:])]
+    names = [path.stem for path in paths] if len(paths) > 1 else ["chorus"]
+    if variants_path is not None:
+        differing = variants(variants_path, found[-1].config)
+        names += differing
+        found += [found[-1].variant(config) for config in differing.values()]
+    twice = [name for name, number in Counter(names).items() if number > 1]
+    if twice:
+        raise ConfigError(
+            f"two configurations are called {twice[0]!r}; rename the file or the "
+            "variant, so that their rows can be told apart"
+        )
+    return list(zip(names, found, strict=True))
+
+
+def _write_rows(rows: Sequence[Row], metrics: str | None) -> None:
+    measured = list(dict.fromkeys(name for row in rows for name in row.metrics))
+    if metrics is None:
+        names = [name for name in _SHOWN if name in measured] or measured
+    else:
+        names = [name.strip() for name in metrics.split(",")]
+        for name in names:
+            if name not in measured:
+                near = did_you_mean(name, measured)
+                raise click.BadParameter(
+                    f"no metric {name!r}; {near}", param_hint="--metrics"
+                )
     write_table(
         ["", *names, "n"],
         [
@@ -73,6 +181,9 @@ def _write_rows(rows: Sequence[Row]) -> None:
             for row in rows
         ],
     )
+    more = [name for name in measured if name not in names]
+    if more:
+        say(f"Also measured: {', '.join(more)} (--metrics, --json, --html)")
 
 
 def _cell(row: Row, name: str) -> str:
@@ -81,3 +192,16 @@ def _cell(row: Row, name: str) -> str:
     low, high = row.intervals[name]
     digits = 0 if "ms" in name.split() else 3
     return f"{row.metrics[name]:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _write_html(report: Report, path: Path, bots: Bots, data: Path | None) -> None:
+    names = ", ".join(name for name, _ in bots)
+    title = f"{report.suite}: {names}" + (f", {data.name}" if data else "")
+    page = html(report, title=title, made=datetime.now(UTC))
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be written: {error.strerror}; name another file"
+        ) from error
+    say(f"The report is in {path}")

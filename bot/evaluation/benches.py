@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 BENCHES: Mapping[str, str] = {
     "connectors": "bot.evaluation.bench_connectors:connectors_bench",
     "generation": "bot.evaluation.bench_generation:generation_bench",
+    "plugins": "bot.evaluation.bench_plugins:plugins_bench",
+    "ranking": "bot.evaluation.bench_ranking:ranking_bench",
     "retrieval": "bot.evaluation.bench_retrieval:retrieval_bench",
     "state": "bot.evaluation.bench_state:state_bench",
 }
 
 # Those that take `only`: a part of the names of the cases to measure.
-IN_PARTS = frozenset({"generation"})
+IN_PARTS = frozenset({"generation", "plugins"})
 
 
 def bench(name: str, only: str = "") -> Bench:

@@ -6,24 +6,39 @@ Knows the order of things; `retrieval` and `answers` know how to measure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from bot.errors import ConfigError
-from bot.evaluation.answers import Way, answer_rows, ways
-from bot.evaluation.questions import Article, articles, evenly, handbook_questions
-from bot.evaluation.report import Row
-from bot.evaluation.retrieval import evidence_rows, retrieval_suite
-from bot.interfaces import Progress, Retriever
+from bot.evaluation.answers import Way, answer_rows, answered, tuned_rows, ways
+from bot.evaluation.attribution import attribution
+from bot.evaluation.dialogues import dialogues
+from bot.evaluation.intents import intents
+from bot.evaluation.judges import AppTools, Bots
+from bot.evaluation.lines import HalfOrAll
+from bot.evaluation.memory import Memory, RememberingModel, drawing_of
+from bot.evaluation.pairs import pairs
+from bot.evaluation.prompts import prompts
+from bot.evaluation.questions import (
+    Article,
+    Question,
+    articles,
+    evenly,
+    handbook_questions,
+)
+from bot.evaluation.ratings import ratings
+from bot.evaluation.report import Report
+from bot.evaluation.retrieval import evidence_rows, faq, retrieval_suite
+from bot.evaluation.tuning import of_half
+from bot.interfaces import ChatMessage, LanguageModel, Progress, Retriever
 from bot.model import Address, Passage, Turn
 from bot.turn import Answerer, Pipeline
 
 if TYPE_CHECKING:
     from bot.app import App
-
-HalfOrAll = Literal["tune", "report", "all"]
 
 # More than the longest Chinese context takes in the tokens of an English model.
 _WHOLE_PASSAGE_TOKENS = 3000
@@ -41,17 +56,31 @@ class QuestionFile:
     half: HalfOrAll = "all"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class How:
+    """
+    What an operator can choose about a run. `tune` looks for better weights on one half
+    and reports them on the other; `blocks` adds replies in blocks; `at_once` turns are
+    answered at a time; `memory` keeps what models write, None keeps nothing.
+    """
+
+    tune: bool = False
+    blocks: bool = False
+    at_once: int = 1
+    memory: Memory | None = None
+
+
 class Suite(Protocol):
-    """Measures a bot over a file of questions; `blocks` adds replies in blocks."""
+    """Measures bots, each with the name of its row, over a file."""
 
     async def __call__(
-        self, app: App, file: QuestionFile, progress: Progress, *, blocks: bool = False
-    ) -> list[Row]: ...
+        self, bots: Bots, file: QuestionFile, progress: Progress, how: How
+    ) -> Report: ...
 
 
 async def handbook(
-    app: App, file: QuestionFile, progress: Progress, *, blocks: bool = False
-) -> list[Row]:
+    bots: Bots, file: QuestionFile, progress: Progress, how: How
+) -> Report:
     """Retrieval and answers over the shipped handbook, or a file of its format."""
     path = file.path or shipped_questions()
     found = [
@@ -62,52 +91,156 @@ async def handbook(
     if not found:
         raise ConfigError(f"{path}: has no questions of the half {file.half!r}")
     questions = evenly(found, file.limit)
-    return [
-        *await evidence_rows(app, questions, progress),
-        *await answer_rows(
-            ways(_in_background(app), blocks=blocks), questions, progress
-        ),
-    ]
+    (_, first), *_ = bots
+    searched = await evidence_rows(first, questions, progress)
+    every_way = ways(_answerers(bots, how), blocks=how.blocks)
+    tune_on = [one.id for one in questions if one.half == "tune"]
+    report = await _answered(
+        "handbook", bots, every_way, questions, tune_on, progress, how
+    )
+    return replace(report, rows=[*searched, *report.rows])
 
 
-async def qa(
-    app: App, file: QuestionFile, progress: Progress, *, blocks: bool = False
-) -> list[Row]:
+async def qa(bots: Bots, file: QuestionFile, progress: Progress, how: How) -> Report:
     """Answers to an XQuAD file's questions, each given the passage it came with."""
     asked = [
         (question, article)
-        for article in articles(_required(file))
+        for article in articles(_required(file, "an XQuAD file"))
         for question in article.questions
     ]
-    chosen = evenly(asked, file.limit)
+    chosen = evenly(of_half(asked, file.half), file.limit)
     given = {question.id: _passage(article) for question, article in chosen}
-    answerer = _in_background(_with_room(app))
-    every_way = [_given(way, given) for way in ways(answerer, blocks=blocks)]
-    return await answer_rows(every_way, [question for question, _ in chosen], progress)
+    questions = [question for question, _ in chosen]
+    roomy = [(name, _with_room(app)) for name, app in bots]
+    every_way = [
+        _given(way, given) for way in ways(_answerers(roomy, how), blocks=how.blocks)
+    ]
+    tune_on = [one.id for one in questions[::2]]
+    return await _answered("qa", bots, every_way, questions, tune_on, progress, how)
 
 
-def _in_background(app: App) -> Answerer:
+async def diversity(
+    bots: Bots, file: QuestionFile, progress: Progress, how: How
+) -> Report:
+    """
+    How much the candidates for open-ended prompts differ. The model reads the prompt
+    alone, no passage and no rule; nothing is quoted, and nothing declined.
+    """
+    if how.tune or how.blocks:
+        raise ConfigError(
+            "suite 'diversity': its prompts have no right answers to tune for, and "
+            "blocks are no sets; leave out --tune and --blocks"
+        )
+    found = prompts(_required(file, "NoveltyBench's prompts"))
+    chosen = evenly(of_half(found, file.half), file.limit)
+    questions = [one.question for one in chosen]
+    every_way = [
+        Way(name=name, answerer=_bare(answerer))
+        for name, answerer in _answerers(bots, how)
+    ]
+    return await _answered("diversity", bots, every_way, questions, [], progress, how)
+
+
+async def _answered(  # noqa: PLR0913, PLR0917 - all that makes an evaluation
+    suite: str,
+    bots: Bots,
+    every_way: Sequence[Way],
+    questions: Sequence[Question],
+    tune_on: Sequence[str],
+    progress: Progress,
+    how: How,
+) -> Report:
+    details = await answered(every_way, questions, progress, at_once=how.at_once)
+    rows = answer_rows(details)
+    for name, app in bots if how.tune else ():
+        rows += tuned_rows(name, details, app.config.ranking.weights, tune_on)
+    return Report(suite=suite, rows=rows, details=details)
+
+
+def _answerers(bots: Bots, how: How) -> list[tuple[str, Answerer]]:
     """A customer of a bot in the same process never waits for an evaluation."""
-    return replace(app.answerer(), background=True)
+    found: list[tuple[str, Answerer]] = []
+    for name, app in bots:
+        answerer = replace(app.answerer(), background=True)
+        if how.memory is not None:
+            drawing = drawing_of(app.config)
+            model = RememberingModel(answerer.model, how.memory, drawing)
+            answerer = replace(answerer, model=model)
+        found.append((name, answerer))
+    return found
 
 
 async def retrieval(
-    app: App, file: QuestionFile, progress: Progress, *, blocks: bool = False
-) -> list[Row]:
+    bots: Bots, file: QuestionFile, progress: Progress, how: How
+) -> Report:
     """Retrieval over an XQuAD file; `limit` is a number of its passages."""
-    if blocks:
-        raise ConfigError(
-            "this suite writes no replies; --blocks goes with 'handbook' and 'qa'"
-        )
-    return await retrieval_suite(
-        app, evenly(articles(_required(file)), file.limit), progress
-    )
+    _only_read(how)
+    (_, app), *_ = bots
+    path = _required(file, "an XQuAD file")
+    rows = await retrieval_suite(app, evenly(articles(path), file.limit), progress)
+    return Report(suite="retrieval", rows=rows)
+
+
+async def _ratings(
+    bots: Bots, file: QuestionFile, progress: Progress, how: How
+) -> Report:
+    _no_blocks(how)
+    tools = partial(AppTools, memory=how.memory)
+    return await ratings(bots, file, progress, tools=tools, tune=how.tune)
+
+
+async def _attribution(
+    bots: Bots, file: QuestionFile, progress: Progress, how: How
+) -> Report:
+    _only_read(how)
+    tools = partial(AppTools, memory=how.memory)
+    return await attribution(bots, file, progress, tools=tools)
+
+
+async def _pairs(
+    bots: Bots, file: QuestionFile, progress: Progress, how: How
+) -> Report:
+    _only_read(how)
+    tools = partial(AppTools, memory=how.memory)
+    return await pairs(bots, file, progress, tools=tools)
+
+
+def _searching(
+    suite: Callable[[Bots, QuestionFile, Progress], Awaitable[Report]],
+) -> Suite:
+    """Return the suite of something that writes and ranks nothing."""
+
+    async def searching(
+        bots: Bots, file: QuestionFile, progress: Progress, how: How
+    ) -> Report:
+        _only_read(how)
+        return await suite(bots, file, progress)
+
+    return searching
+
+
+def _only_read(how: How) -> None:
+    _no_blocks(how)
+    if how.tune:
+        raise ConfigError("this suite ranks no sets; leave out --tune")
+
+
+def _no_blocks(how: How) -> None:
+    if how.blocks:
+        raise ConfigError("this suite writes no replies; leave out --blocks")
 
 
 SUITES: Mapping[str, Suite] = {
     "handbook": handbook,
     "qa": qa,
+    "diversity": diversity,
+    "ratings": _ratings,
+    "attribution": _attribution,
+    "pairs": _pairs,
     "retrieval": retrieval,
+    "faq": _searching(faq),
+    "intents": _searching(intents),
+    "dialogues": _searching(dialogues),
 }
 
 
@@ -122,12 +255,46 @@ def shipped_questions() -> Path:
     return path
 
 
-def _required(file: QuestionFile) -> Path:
+def _required(file: QuestionFile, what: str) -> Path:
     if file.path is None:
-        raise ConfigError(
-            "this suite ships no questions; name an XQuAD file with --data"
-        )
+        raise ConfigError(f"this suite ships no questions; name {what} with --data")
     return file.path
+
+
+# A prompt by itself
+
+
+class _Nothing:
+    """A retriever that knows nothing, which is no reason to decline here."""
+
+    name = "nothing"
+
+    async def retrieve(self, turn: Turn, limit: int) -> Sequence[Passage]:
+        return [Passage(id="nothing", text="", source="nothing")]
+
+
+@dataclass(frozen=True, slots=True)
+class _Alone:
+    """A prompt that is what was asked, with one variant's instruction."""
+
+    model: LanguageModel
+
+    def render(self, turn: Turn, parts: Sequence[str], instruction: str = "") -> Turn:
+        content = f"{turn.question}\n\n{instruction}".strip()
+        message = ChatMessage(role="user", content=content)
+        return replace(turn, prompt=self.model.render([message]))
+
+
+def _bare(answerer: Answerer) -> Answerer:
+    original = answerer.pipeline
+    alone = _Alone(answerer.model)
+
+    def pipeline(address: Address) -> Pipeline:
+        own = original(address)
+        ranking = replace(own.ranking, writers=())
+        return replace(own, retrievers=(_Nothing(),), prompter=alone, ranking=ranking)
+
+    return replace(answerer, pipeline=pipeline)
 
 
 # A question with its own passage

@@ -12,10 +12,10 @@ import pytest
 from bot import plugin_manager
 from bot.app import App
 from bot.config import Config, GenerationConfig, KnowledgeConfig, Use
-from bot.evaluation.answers import answer_rows, ways
+from bot.evaluation.answers import Way, answer_rows, answered, tuned_rows, ways
 from bot.evaluation.questions import Question
 from bot.evaluation.report import Row
-from bot.evaluation.suites import QuestionFile, qa
+from bot.evaluation.suites import How, QuestionFile, diversity, qa
 from bot.inference import InferenceThread
 from bot.model import Passage, Turn
 from bot.ranking import Ranking
@@ -89,6 +89,15 @@ def quiet(step: str, done: int, total: int | None) -> None:
     """Progress that nobody looks at."""
 
 
+def as_is(answerer: Answerer, *, blocks: bool = False) -> list[Way]:
+    """The ways of one bot."""
+    return ways([("chorus", answerer)], blocks=blocks)
+
+
+async def rows_of(every_way: Sequence[Way], questions: Sequence[Question]) -> list[Row]:
+    return answer_rows(await answered(every_way, questions, quiet))
+
+
 def by_name(rows: Sequence[Row]) -> dict[str, Row]:
     return {row.config: row for row in rows}
 
@@ -96,7 +105,7 @@ def by_name(rows: Sequence[Row]) -> dict[str, Row]:
 async def test_every_way_answers_the_same_questions_and_is_compared_to_greedy() -> None:
     model = ScriptedLanguageModel(lambda turn: "It is green.")
 
-    rows = await answer_rows(ways(an_answerer(model)), [REFUND, COLOUR, MOON], quiet)
+    rows = await rows_of(as_is(an_answerer(model)), [REFUND, COLOUR, MOON])
 
     found = by_name(rows)
     assert list(found) == ["greedy", "one sample", "quotation", "chorus"]
@@ -111,7 +120,7 @@ async def test_every_way_answers_the_same_questions_and_is_compared_to_greedy() 
 async def test_greedy_and_one_sample_write_one_candidate_and_chorus_all() -> None:
     model = ScriptedLanguageModel(lambda turn: "It is green.")
 
-    await answer_rows(ways(an_answerer(model)), [COLOUR], quiet)
+    await rows_of(as_is(an_answerer(model)), [COLOUR])
 
     greedy, sample, chorus = model.requests
     assert [one.candidates for one in model.requests] == [1, 1, 8]
@@ -122,11 +131,11 @@ async def test_greedy_and_one_sample_write_one_candidate_and_chorus_all() -> Non
 
 async def test_the_quotation_is_the_documents_word_without_the_model() -> None:
     model = ScriptedLanguageModel([])
-    (quotation,) = [way for way in ways(an_answerer(model)) if way.name == "quotation"]
+    (quotation,) = [way for way in as_is(an_answerer(model)) if way.name == "quotation"]
 
     greedy = replace(quotation, name="greedy")
-    (row,) = await answer_rows(
-        [greedy], [REFUND.model_copy(update={"question": "It takes how long?"})], quiet
+    (row,) = await rows_of(
+        [greedy], [REFUND.model_copy(update={"question": "It takes how long?"})]
     )
 
     assert row.metrics["contained"] == 1.0
@@ -136,12 +145,12 @@ async def test_the_quotation_is_the_documents_word_without_the_model() -> None:
 async def test_replies_in_blocks_are_compared_and_timed_to_what_is_read_first() -> None:
     model = ScriptedLanguageModel(lambda turn: "It is green. It is a bike.")
     without_quotations = [name for name in USES if name != "quotation"]
-    every_way = ways(an_answerer(model, without_quotations), blocks=True)
+    every_way = as_is(an_answerer(model, without_quotations), blocks=True)
 
-    rows = await answer_rows(every_way, [COLOUR, MOON], quiet)
+    rows = await rows_of(every_way, [COLOUR, MOON])
 
     found = by_name(rows)
-    blocks = found["chorus, blocks (k = 8)"].metrics
+    blocks = found["chorus, in blocks"].metrics
     assert blocks["contained"] == 1.0
     assert blocks["first ms p50"] <= blocks["first ms p90"]
     assert blocks["first ms p50"] < blocks["whole ms p50"]
@@ -153,7 +162,7 @@ async def test_replies_in_blocks_are_compared_and_timed_to_what_is_read_first() 
 async def test_only_the_bot_in_blocks_writes_in_blocks() -> None:
     model = ScriptedLanguageModel(lambda turn: "Green. A bike.")
 
-    await answer_rows(ways(an_answerer(model), blocks=True), [COLOUR], quiet)
+    await rows_of(as_is(an_answerer(model), blocks=True), [COLOUR])
 
     assert [bool(one.until) for one in model.requests[:4]] == [False] * 3 + [True]
 
@@ -161,27 +170,71 @@ async def test_only_the_bot_in_blocks_writes_in_blocks() -> None:
 async def test_failed_turns_are_shown_in_the_row() -> None:
     model = ScriptedLanguageModel(lambda turn: RuntimeError("no memory"))
 
-    rows = by_name(await answer_rows(ways(an_answerer(model)), [COLOUR], quiet))
+    rows = by_name(await rows_of(as_is(an_answerer(model)), [COLOUR]))
 
     assert rows["greedy"].metrics["failed"] == 1.0
     assert "failed" not in rows["quotation"].metrics
 
 
-async def test_progress_counts_the_questions_of_each_way() -> None:
+async def test_progress_counts_the_answers() -> None:
     told: list[tuple[str, int, int | None]] = []
     model = ScriptedLanguageModel(lambda turn: "It is green.")
 
-    await answer_rows(
-        ways(an_answerer(model)),
+    await answered(
+        as_is(an_answerer(model)),
         [COLOUR, REFUND],
         lambda *step: told.append(step),
+        at_once=3,
     )
 
-    assert told[:3] == [
-        ("Answering (greedy)", 0, 2),
-        ("Answering (greedy)", 1, 2),
-        ("Answering (greedy)", 2, 2),
-    ]
+    assert told == [("Answering", done, 8) for done in range(9)]
+
+
+async def test_a_set_says_what_its_best_pick_would_be_worth_and_how_it_differs() -> (
+    None
+):
+    texts = ["It is green.", "It is a bike.", "No idea.", "Perhaps it is red."]
+    model = ScriptedLanguageModel(lambda turn: texts)
+    without_quotations = [name for name in USES if name != "quotation"]
+
+    details = await answered(
+        as_is(an_answerer(model, without_quotations)), [COLOUR], quiet
+    )
+
+    chorus = details[-1]
+    assert chorus.config == "chorus"
+    assert [one for one in chorus.worth if one] == [1.0, 1.0]
+    assert chorus.metrics["any"] == 1.0
+    assert chorus.metrics["random"] == 0.25
+    assert chorus.metrics["clusters"] < 8
+    assert "clusters" not in details[0].metrics
+    (*_, row) = answer_rows(details)
+    assert row.metrics["gap"] == pytest.approx(
+        (row.metrics["contained"] - 0.25) / (1 - 0.25)
+    )
+
+
+async def test_weights_are_tuned_on_some_questions_and_reported_on_the_others() -> None:
+    def reply(turn: Turn) -> list[str]:
+        right = (
+            "The bike is green." if turn.id.startswith("c") else "It takes five days."
+        )
+        return ["Purple penguins dance.", right]
+
+    colours = [COLOUR.model_copy(update={"id": f"c{number}"}) for number in range(4)]
+    uses = [name for name in USES if name != "quotation"]
+    details = await answered(
+        as_is(an_answerer(ScriptedLanguageModel(reply), uses)), colours, quiet
+    )
+
+    configured, tuned = tuned_rows(
+        "chorus", details, {"groundedness": -1.0}, ["c0", "c1"]
+    )
+
+    assert configured.n == tuned.n == 2
+    assert configured.metrics["contained"] == 0.0
+    assert tuned.metrics["contained"] == 1.0
+    assert "groundedness" in tuned.config
 
 
 class FakeApp:
@@ -214,8 +267,31 @@ async def test_qa_gives_each_question_the_passage_it_came_with(tmp_path: Path) -
     )
     app = FakeApp(an_answerer(ScriptedLanguageModel(reply)))
 
-    rows = await qa(cast("App", app), QuestionFile(path=path), quiet)
+    bots = [("chorus", cast("App", app))]
+    report = await qa(bots, QuestionFile(path=path), quiet, How())
+    rows = report.rows
 
     assert seen == {"Colour?": "The bike is green.", "Weight?": "It weighs 20 kg."}
     assert by_name(rows)["greedy"].metrics["contained"] == pytest.approx(0.5)
     assert app.config.knowledge.budget_tokens > a_config().knowledge.budget_tokens
+
+
+async def test_an_open_ended_prompt_is_read_alone_and_nothing_is_quoted(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"id": "p1", "category": "c", "prompt": "Name a colour."}\n')
+    model = ScriptedLanguageModel(lambda turn: ["Red.", "Blue."])
+    app = FakeApp(an_answerer(model))
+
+    report = await diversity(
+        [("chorus", cast("App", app))], QuestionFile(path=path), quiet, How()
+    )
+
+    (row,) = report.rows
+    assert {one.turn.prompt for one in model.requests} == {
+        "user: Name a colour.\n\nassistant:"
+    }
+    assert row.metrics["clusters"] == 2.0
+    assert "contained" not in row.metrics
+    assert {one.origin for one in report.details[0].record.candidates} == {"model"}

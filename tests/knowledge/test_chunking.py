@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from bot.knowledge.blocks import Block, Document
 from bot.knowledge.chunking import context, passages
-from bot.text import estimated_tokens
 from bot.model import Passage
+from bot.text import estimated_tokens
 
 
 def count_words(text: str) -> int:
