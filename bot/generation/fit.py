@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from bot.errors import ModelError
 from bot.generation.network import Device, device_of, shape_of
-from bot.generation.packing import is_linear
+from bot.packing import is_linear
 from bot.generation.precision import Precision, number_type
 
 if TYPE_CHECKING:

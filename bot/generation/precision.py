@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from bot.errors import ModelError
-from bot.generation.packing import pack_linear_layers
+from bot.packing import pack_linear_layers
 
 if TYPE_CHECKING:
     from torch import Tensor

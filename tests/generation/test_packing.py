@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from bot.generation.packing import (
+from bot.packing import (
     Int8Linear,
     PackedLinear,
     TwiceInt8Linear,
