@@ -137,15 +137,15 @@ class ChannelPlugins:
                 yield from _beyond_truncation(config, plugins, at)
 
     def _need_replies(self, config: Config) -> Iterable[str]:
-        """Return a sentence for each prompt variant where replies come in blocks."""
-        if config.generation.mode == "replies":
-            return
-        # Every block goes on from one prompt; siblings of several have no such thing.
+        """Return a sentence if replies come in blocks and siblings differ by prompt."""
         variants = [one for each in self._distinct() for one in each.prompt_variants]
-        for name in dict.fromkeys(one.name for one in variants):
+        # Every block goes on from one prompt; siblings of several have no such thing.
+        if config.generation.mode == "blocks" and variants:
+            names = ", ".join(dict.fromkeys(repr(one.name) for one in variants))
             yield (
-                f"generation.mode: 'blocks' cannot be written with the prompt variant "
-                f"{name!r}; disable it, or use mode 'replies'"
+                "generation.mode: 'blocks' goes on from one prompt, and siblings have "
+                f"several ({names}); disable the plugin that has these prompt variants, "
+                "such as 'styles', or use mode 'replies'"
             )
 
     def _unknown_names(

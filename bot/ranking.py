@@ -10,7 +10,6 @@ checked is not sent.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,6 +32,9 @@ from bot.interfaces import (
     Writer,
 )
 from bot.model import Candidate, Selection, Turn, Verdict
+from bot.text import cleaned
+
+_LARGEST = 1e100  # of a score: what is larger has no mean and no spread
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +132,7 @@ class Ranking:
         for writer in self.writers:
             ask = partial(writer.write, turn, tools)
             found = await asked.ask(writer.name, ask, checked_candidates)
-            written += found or ()
+            written += [clean(one) for one in found or ()]
         return Written(candidates=written, problems=asked.problems)
 
     async def rank(
@@ -246,6 +248,15 @@ class Ranking:
         return choice.index, choice.why
 
 
+def clean(candidate: Candidate) -> Candidate:
+    """
+    Return a candidate whose text can be kept and sent: a model server, a document or a
+    plugin may hold half a character, which no store and no platform takes.
+    """
+    text = cleaned(candidate.text)
+    return candidate if text == candidate.text else replace(candidate, text=text)
+
+
 def _with_scores(
     candidates: Sequence[Candidate], scores: Mapping[str, Sequence[float]]
 ) -> list[Candidate]:
@@ -326,7 +337,7 @@ def _one_each(expected: int, what: str, answer: Sequence[object]) -> str | None:
 
 def _numbers(candidates: Sequence[Candidate], answer: Sequence[float]) -> str | None:
     wrong = _one_each(len(candidates), "score", answer)
-    if wrong is None and not all(math.isfinite(number) for number in answer):
+    if wrong is None and not all(abs(number) <= _LARGEST for number in answer):
         return "returned a score that is not a finite number"
     return wrong
 
@@ -340,6 +351,6 @@ def _permutation(
 
 
 def _selection(ranked: Sequence[Candidate], answer: Selection) -> str | None:
-    if 0 <= answer.index < len(ranked):
+    if isinstance(answer.index, int) and 0 <= answer.index < len(ranked):
         return None
     return f"selected position {answer.index} of {len(ranked)} candidates"

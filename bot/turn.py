@@ -52,6 +52,7 @@ from bot.ranking import (
     TurnTools,
     Written,
     checked_candidates,
+    clean,
 )
 
 logger = logging.getLogger(__name__)
@@ -320,7 +321,9 @@ class Answerer:
         for written in await self._generate(progress, own):
             ask_read = partial(variant.read, request.turn, written)
             read = await asked.ask(variant.name, ask_read, checked_candidates)
-            candidates += [replace(one, variant=variant.name) for one in read or ()]
+            candidates += [
+                replace(clean(one), variant=variant.name) for one in read or ()
+            ]
         return candidates
 
     async def _in_blocks(
@@ -383,7 +386,8 @@ class Answerer:
         because the writers' candidates may still answer.
         """
         try:
-            return await apart(partial(self.model.generate, request))
+            written = await apart(partial(self.model.generate, request))
+            return [clean(one) for one in written]
         except PluginError as error:
             progress.problems.append(str(error))
             return []

@@ -194,6 +194,7 @@ async def test_rerankers_follow_each_other_and_their_orders_are_kept(
         ([1.0], "plugin 'bad': returned 1 scores for 2 candidates; return one each"),
         ([1.0, math.nan], "plugin 'bad': returned a score that is not a finite number"),
         ([1.0, math.inf], "plugin 'bad': returned a score that is not a finite number"),
+        ([1.7e308, 0.0], "plugin 'bad': returned a score that is not a finite number"),
         (None, "plugin 'bad': raised TypeError"),
         (["x", "y"], "plugin 'bad': raised TypeError"),
     ],
@@ -332,6 +333,17 @@ def test_equal_scores_contribute_nothing() -> None:
     totals = with_totals([ONE, TWO, THREE], {"same": [0.1 + 0.2, 0.3, 0.3]}, {})
 
     assert [one.total for one in totals] == [0.0, 0.0, 0.0]
+
+
+async def test_half_a_character_of_a_writer_is_taken_out(
+    inference: InferenceThread,
+) -> None:
+    quotation = a_candidate("half \ud83d a pair", origin="quotation")
+    ranking = a_ranking(inference, writers=(Plays("writer", [quotation]),))
+
+    written = await ranking.write(a_turn(), FakeTools())
+
+    assert [one.text for one in written.candidates] == ["half  a pair"]
 
 
 def test_tools_embed_each_text_once_a_turn() -> None:

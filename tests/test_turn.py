@@ -399,6 +399,16 @@ async def test_a_prompt_variant_that_fails_is_named_and_leaves_the_prompt_plain(
     assert record.problems == ("plugin 'bad': raised RuntimeError: boom",)
 
 
+async def test_what_no_store_can_hold_is_taken_out_of_a_candidate(
+    inference: InferenceThread,
+) -> None:
+    model = ScriptedLanguageModel([["Five\x00 days.", "Six."]])
+
+    record = await answered(an_answerer(inference, model))
+
+    assert record.reply.text == "Five days."
+
+
 async def test_while_one_turn_is_written_others_are_ranked(
     inference: InferenceThread,
 ) -> None:

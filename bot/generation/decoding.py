@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import torch
 
-from bot.errors import PluginError
+from bot.errors import PluginError, TurnError
 from bot.interfaces import Draw, GenerationRequest, LogitsProcessor, Sampler
 from bot.model import Finish
 
@@ -160,6 +160,7 @@ class Drawing:
         calls: Calls,
     ) -> None:
         turn, count = request.turn, request.candidates
+        self._turn = turn.id
         self._calls = calls
         self._count = count
         self._steps = [
@@ -173,6 +174,7 @@ class Drawing:
         self, tokens: Tensor, logits: Tensor, ended: Sequence[int], padding: int
     ) -> Draw:
         """Draw from `logits` [k, vocab], which stays as it is."""
+        self._check_model(logits)
         changed = logits.clone()
         for name, step in self._steps:
             changed = self._calls(name, step, tokens, changed)
@@ -183,6 +185,14 @@ class Drawing:
         draw = self._calls(self._sampler, self._draw, changed)
         _check_draw(self._sampler, draw, self._count, logits.shape[1])
         return draw
+
+    def _check_model(self, logits: Tensor) -> None:
+        # First of all, or it is the first plugin that is blamed.
+        if not _is_drawable(logits):
+            raise TurnError(
+                f"turn {self._turn!r}: the model gave NaN or infinity; use another "
+                "generation.precision, or another model"
+            )
 
 
 def certainties(logits: Tensor) -> Tensor:
@@ -230,13 +240,18 @@ def _check_logits(plugin: str, changed: object, logits: Tensor) -> None:
             plugin,
             f"returned logits of {_shape(changed)}; return {list(logits.shape)}",
         )
-    # The maximum is NaN if anything in its row is, and -inf if nothing is left.
-    if not bool(changed.amax(dim=1).isfinite().all()):
+    if not _is_drawable(changed):
         raise PluginError(
             plugin,
             "returned logits with NaN or infinity, or a row without any token left; "
             "leave at least one finite logit in each row",
         )
+
+
+def _is_drawable(logits: Tensor) -> bool:
+    """Tell whether each row has a likeliest token, and no NaN."""
+    # The maximum is NaN if anything in its row is, and -inf if nothing is left.
+    return bool(logits.amax(dim=1).isfinite().all())
 
 
 def _check_draw(plugin: str, draw: object, count: int, vocabulary: int) -> None:

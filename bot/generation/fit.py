@@ -18,8 +18,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from bot.errors import ModelError
 from bot.generation.network import Device, device_of, shape_of
-from bot.packing import is_linear
 from bot.generation.precision import Precision, number_type
+from bot.packing import is_linear
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import wait
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ class TransformersModel:
     def context_tokens(self) -> int:
         return self._network.context_tokens
 
-    @property
+    @cached_property
     def vocabulary(self) -> Vocabulary:
         return TextVocabulary(
             self._text, self._network.vocabulary, frozenset(self._end_tokens)

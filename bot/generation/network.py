@@ -25,9 +25,9 @@ from bot.generation import attention
 from bot.generation.attention import Read
 from bot.generation.grid import Grid, GridRead, GridSize, PlacedRows
 from bot.generation.kv import FIRST_CAPACITY, Rows, Segment, Shape
-from bot.packing import pack_linear_layers
 from bot.generation.precision import Precision, number_type, pack_int8
 from bot.generation.reach import context_tokens
+from bot.packing import pack_linear_layers
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from jinja2.exceptions import TemplateError
@@ -32,7 +33,6 @@ class Text:
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self._control = _control_tokens(tokenizer)
-        self._anchor = self.tokens("a")
         self._template = None if tokenizer.chat_template else PLAIN_TEMPLATE
         self._has_system_role = self._renders_system_role()
 
@@ -68,13 +68,17 @@ class Text:
         text: str = self._tokenizer.decode(tokens, skip_special_tokens=True)
         return text
 
-    def piece(self, token: int) -> str:
+    def pieces(self, size: int) -> list[str]:
         """
-        Return what a token adds to a text. Of one that stands alone some tokenizers
-        drop the space before it, so it is read behind another.
+        Return what each of the first `size` tokens adds to a text. Of one that stands
+        alone some tokenizers drop the space before it, so it is read behind another.
         """
-        before = self._anchor
-        return self.raw([*before, token])[len(self.raw(before)) :]
+        before = self.tokens("a")
+        length = len(self.raw(before))
+        texts: list[str] = self._tokenizer.batch_decode(
+            [[*before, token] for token in range(size)], skip_special_tokens=True
+        )
+        return [text[length:] for text in texts]
 
     def render(self, messages: Sequence[ChatMessage]) -> str:
         """Return the chat as the model was taught to read it, its own part opened."""
@@ -140,8 +144,12 @@ class TextVocabulary:
     def decode(self, tokens: Sequence[int]) -> str:
         return self._text.raw(tokens)
 
+    @cached_property
+    def _pieces(self) -> list[str]:
+        return self._text.pieces(self.size)
+
     def piece(self, token: int) -> str:
-        return self._text.piece(token)
+        return self._pieces[token]
 
 
 class Growing:

@@ -4,9 +4,9 @@ Drops candidates with a number, a date or a time that nobody has mentioned.
 
     dropped where claims(reply) - known(passages, question, history, slots) is not empty
 
-Small models change numbers more readily than words ("intrinsic" and "extrinsic"
-hallucination of entities: Nan et al. 2021, arXiv:2102.09130, whose entity precision
-this is, for numbers alone), and a wrong number is what hurts a customer most. A number
+Small models change numbers more readily than words, and a wrong number is what hurts a
+customer most. It is the entity precision of Nan et al. 2021 (arXiv:2102.09130, on names
+that a summary made up), for numbers alone and all or nothing. A number
 is compared by its value: 1,000 = 1000 = a thousand = 一千, 3 pm = 15:00, the 5th of
 March 2024 = 2024-03-05. In doubt a number is no claim: the numbering of a list, "one"
 and "first", a name such as A4; after "about" it may be off by `rounding`. A sum that
@@ -24,7 +24,9 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -85,7 +87,8 @@ def _named(claim: Number) -> str:
     """The number, unless it may be somebody's: reasons are shown and logged."""
     if claim.shown.isdigit() and len(claim.shown) >= _TAIL:
         return f"a number of {len(claim.shown)} digits"
-    return repr(claim.shown)
+    # In words it may be as long as the reply.
+    return repr(textwrap.shorten(claim.shown, _LONGEST_SHOWN, placeholder="…"))
 
 
 def _texts(turn: Turn) -> Iterator[str]:
@@ -96,6 +99,9 @@ def _texts(turn: Turn) -> Iterator[str]:
     # What the bot knows of the customer: an order's number, a name.
     yield json.dumps(dict(turn.slots), ensure_ascii=False)
 
+
+# Characters of a number that a reason shows.
+_LONGEST_SHOWN = 60
 
 # What a text says
 
@@ -122,6 +128,7 @@ class Known:
     times: set[Decimal] = field(default_factory=set)
     months: set[Decimal] = field(default_factory=set)
     runs: set[str] = field(default_factory=set)  # the last digits of telephone numbers
+    ordered: list[Decimal] = field(default_factory=list)  # the numbers, smallest first
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> Known:
@@ -139,6 +146,7 @@ class Known:
             known.numbers.update(_fractions(text))
         # "2024-05-04" knows of May, "4 May" of a 5.
         known.numbers.update(known.months)
+        known.ordered = sorted(known.numbers)
         return known
 
     def supports(self, claim: Number, rounding: Decimal) -> bool:
@@ -156,10 +164,12 @@ class Known:
         if any(not self.times.isdisjoint((v * 60, v * 60 + 720)) for v in claim.values):
             return True
         return bool(rounding) and any(
-            abs(value - number) <= rounding * value
-            for value in claim.values
-            for number in self.numbers
+            self._is_near(value, rounding * value) for value in claim.values
         )
+
+    def _is_near(self, value: Decimal, off: Decimal) -> bool:
+        place = bisect_left(self.ordered, value - off)
+        return place < len(self.ordered) and self.ordered[place] <= value + off
 
 
 def _hours(minutes: Decimal) -> tuple[Decimal, Decimal]:
@@ -220,6 +230,7 @@ _GROUPED_DECIMAL = re.compile(
 )
 _DECIMAL = re.compile(r"\d+[.,]\d+")
 _CLOCK = re.compile(r"([01]?\d|2[0-4])[:.h]([0-5]\d)(?::[0-5]\d)?")
+_HOUR = re.compile(r"0?\d|1[0-2]")
 _MERIDIEM = re.compile(r"[ ]?([ap])\.?[ ]?m\b", re.IGNORECASE)
 _SPACED_GROUP = re.compile(r"(?:[ ]\d{3}(?![\d.,:/-]))+")
 _MULTIPLIER = re.compile(
@@ -283,7 +294,7 @@ def _of_cluster(cluster: str, after: str) -> Iterator[Number]:
         time = _CLOCK.fullmatch(part)
         if time and (":" in part or half):
             yield _time(part, int(time[1]), int(time[2]), half)
-        elif half and part.isdigit() and int(part[:3]) <= 12:  # noqa: PLR2004
+        elif half and _HOUR.fullmatch(part):
             yield _time(part, int(part), 0, half)
         else:
             following = after if place == len(parts) - 1 else ""

@@ -43,7 +43,7 @@ _CALLED: Mapping[Kind, str] = {
 
 
 class PersonalData:
-    """Refuses to say what is nobody's business."""
+    """Refuses addresses, numbers and keys that stand in no passage."""
 
     name = "personal-data"
 

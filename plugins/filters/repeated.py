@@ -3,8 +3,8 @@ Drops candidates that say again what was said: the customer's question, the text
 earlier candidate, a loop inside one text or, on request, the bot's last reply.
 
 Texts are compared by their words alone, so that case, punctuation and white space do
-not make a copy look new. The loop is a tandem repeat: the same run of words, of any
-length, several times in a row, which is how small models fail (Holtzman et al. 2020,
+not make a copy look new. The loop is a tandem repeat: the same run of words, of up to
+1,000, several times in a row, which is how small models fail (Holtzman et al. 2020,
 arXiv:1904.09751, section 3).
 """
 
@@ -19,6 +19,10 @@ from bot import hookimpl
 from bot.interfaces import CandidateFilter, Tools
 from bot.model import KEPT, Candidate, Turn, Verdict, dropped
 from bot.text import words
+
+# Words of a run that is looked for. Nobody remembers more of them word by word, and
+# without an end the time would grow with the square of the text.
+_LONGEST_RUN = 1000
 
 
 class Repeated:
@@ -94,13 +98,14 @@ def is_echo(text: Sequence[str], question: Sequence[str]) -> bool:
 def longest_loop(sequence: Sequence[str], rounds: int) -> int:
     """
     Return how many words the longest run covers that is one phrase at least `rounds`
-    times in a row, 0 when there is none. O(n²): n is the number of words.
+    times in a row, 0 when there is none. Phrases have up to 1,000 words. O(n · length
+    of the phrases): n is the number of words.
     """
     # Not an array of words: numpy would give each the room of the longest.
     numbers: dict[str, int] = {}
     ids = np.array([numbers.setdefault(word, len(numbers)) for word in sequence])
     longest = 0
-    for period in range(1, len(ids) // rounds + 1):
+    for period in range(1, min(len(ids) // rounds, _LONGEST_RUN) + 1):
         # Where a word equals the one a period before it, for r words in a row, the
         # phrase of that period was said r / period + 1 times.
         same = _longest_run(ids[period:] == ids[:-period])

@@ -69,7 +69,7 @@ Word = Annotated[str, Field(max_length=50), AfterValidator(_one_word)]
 
 
 class BlockedWords:
-    """What must not be said is not drawn, rather than dropped once it was written."""
+    """Never draws the listed words, so that no reply is lost for them."""
 
     name = "blocked-words"
     changes_argmax = True

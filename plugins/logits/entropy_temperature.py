@@ -27,7 +27,7 @@ _LEAST_LOG_PROB = -200.0
 
 
 class EntropyTemperature:
-    """Daring where there is a choice, careful where there is none."""
+    """Makes an unsure model more daring than one that is sure."""
 
     name = "entropy-temperature"
     # A division keeps the order; logits a rounding apart may become equal, no more.

@@ -21,7 +21,7 @@ from bot.model import Turn
 
 
 class Epsilon:
-    """Cuts the same tail everywhere."""
+    """Cuts every token below one fixed probability."""
 
     name = "epsilon"
     changes_argmax = False

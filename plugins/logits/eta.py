@@ -24,7 +24,7 @@ _LEAST_LOG_PROB = -200.0
 
 
 class Eta:
-    """Cuts a tail that is shorter where many tokens are likely."""
+    """Cuts improbable tokens, fewer of them where the model is unsure."""
 
     name = "eta"
     changes_argmax = False

@@ -60,7 +60,7 @@ Phrase = Annotated[str, Field(max_length=100), AfterValidator(_with_a_word)]
 
 
 class PhraseBias:
-    """The house's own words, without a model that was trained on them."""
+    """Makes the phrases of your house likelier, or less likely."""
 
     name = "phrase-bias"
     changes_argmax = True

@@ -28,7 +28,7 @@ Spacing = Literal["geometric", "linear"]
 
 
 class TemperatureLadder:
-    """One set holds the safe reply and the surprising one."""
+    """Writes siblings from safe to surprising, each at its own temperature."""
 
     name = "temperature-ladder"
     # A division keeps the order; logits a rounding apart may become equal, no more.

@@ -22,7 +22,7 @@ from bot.model import Turn
 
 
 class TopNSigma:
-    """Cuts the noise, whatever the temperature."""
+    """Cuts what is far below the likeliest; keeps the same at any temperature."""
 
     name = "top-n-sigma"
     changes_argmax = False

@@ -11,6 +11,7 @@ several replies or draws among them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -76,9 +77,14 @@ def greedy_mmr(
 
 def scaled(totals: Sequence[float | None]) -> NDArray[np.float64]:
     """Return totals from 0 (lowest, or not scored) to 1; all 0 when they are equal."""
-    known = [total for total in totals if total is not None]
+    known = [t for t in totals if t is not None and math.isfinite(t)]
     lowest = min(known, default=0.0)
     spread = max(known, default=0.0) - lowest
     if not spread:
         return np.zeros(len(totals))
-    return np.array([0 if t is None else (t - lowest) / spread for t in totals])
+    return np.array(
+        [
+            (t - lowest) / spread if t is not None and math.isfinite(t) else 0
+            for t in totals
+        ]
+    )

@@ -9,6 +9,11 @@ ordinary sample; together they are spread: any beginning that has the probabilit
 written by k · P siblings, rounded up or down. Shares lie in the order of token ids,
 since siblings with one text must agree on them whatever the last bit of a logit is.
 Temperature, top-k and top-p are those of `multinomial`.
+
+Unlike in the paper, a sibling whose text has P < 1 / k, which it writes alone, gets a
+new code at each token. Nothing is lost: no other can come to its text any more, and its
+own code says nothing about where in it to go. But an old code is blown up by 1 / P, and
+the rounding of logits with it: after some 16 nats a seed could not be repeated.
 """
 
 from __future__ import annotations
@@ -21,8 +26,8 @@ from bot import hookimpl
 from bot.interfaces import Draw, Sampler
 from bot.model import Turn
 
-# A code lies in [0, 1) and is known to this much.
-RESOLUTION = 2.0**-53
+# The largest code there is: they lie in [0, 1).
+BELOW_ONE = 1 - 2.0**-53
 
 
 class Arithmetic:
@@ -66,9 +71,9 @@ class Arithmetic:
 
 class ArithmeticStep:
     """
-    One turn's drawing: the code [k] of each sibling. O(k · vocab) per step, O(k · vocab
-    · log vocab) with top-p alone. Codes and logits may have leading dimensions: each
-    index is a turn of its own.
+    One turn's drawing: the code [k] of each sibling, and P of its text. O(k · vocab)
+    per step, O(k · vocab · log vocab) with top-p alone. Codes and logits may have
+    leading dimensions: each index is a turn of its own.
     """
 
     def __init__(
@@ -81,6 +86,7 @@ class ArithmeticStep:
         generator: torch.Generator,
     ) -> None:
         self._codes = codes
+        self._chances = torch.ones_like(codes)
         self._temperature = temperature
         self._top_k = top_k
         self._top_p = top_p
@@ -93,8 +99,10 @@ class ArithmeticStep:
             top_k=self._top_k,
             top_p=self._top_p,
         )
-        places, within = located(shares, self._codes, self._fresh())
-        self._codes = within
+        places, within, widths = located(shares, self._codes)
+        self._chances = self._chances * widths
+        alone = self._chances * self._codes.shape[-1] < 1
+        self._codes = self._fresh().where(alone, within)
         return Draw(tokens=tokens.gather(-1, places.unsqueeze(-1)).squeeze(-1))
 
     def _fresh(self) -> Tensor:
@@ -147,12 +155,10 @@ def by_id(
     return placed, torch.arange(vocabulary, device=tokens.device).expand(tokens.shape)
 
 
-def located(ends: Tensor, codes: Tensor, fresh: Tensor) -> tuple[Tensor, Tensor]:
+def located(ends: Tensor, codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
-    Return the place [..., k] of the share in which each code lies, and where in it the
-    code lies, from 0 to 1. A code is a number with digits without end, of which
-    float64 holds 53 at a time; drawing a token uses some up. `fresh` uniform numbers
-    stand for those that follow: without them they would all be 0 after some 36 nats.
+    Return the place of the share in which each code lies, where in it the code lies,
+    from 0 to 1, and how wide it is: three [..., k] tensors.
     """
     places = torch.searchsorted(ends, codes.unsqueeze(-1), right=True)
     # A share that is empty ends where the one before it does, and is never found.
@@ -160,10 +166,9 @@ def located(ends: Tensor, codes: Tensor, fresh: Tensor) -> tuple[Tensor, Tensor]
     start = ends.gather(-1, (places - 1).clamp_min(0)).squeeze(-1)
     places = places.squeeze(-1)
     start = start.where(places > 0, 0.0)
-    within = (codes - start + fresh * RESOLUTION) / (end - start)
-    return places, below_one(within)
+    return places, below_one((codes - start) / (end - start)), end - start
 
 
 def below_one(codes: Tensor) -> Tensor:
     """Return the codes, those that rounding made 1 or more just below it."""
-    return codes.clamp_max(1 - RESOLUTION)
+    return codes.clamp_max(BELOW_ONE)

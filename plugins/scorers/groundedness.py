@@ -88,7 +88,9 @@ def precision(text: str, known: AbstractSet[str], number_weight: float) -> float
 def _closest(
     texts: Sequence[str], spoken: Sequence[str], tools: Tools
 ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Return for each text the cosine of its closest sentence."""
+    """Return for each text the cosine of its closest sentence; 0 if there is none."""
+    if not spoken:
+        return np.zeros(len(texts))
     vectors = tools.embed([*texts, *spoken]).astype(np.float64)
     similarity = vectors[: len(texts)] @ vectors[len(texts) :].T
     closest: np.ndarray[tuple[int], np.dtype[np.float64]] = similarity.max(axis=1)

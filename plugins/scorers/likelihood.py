@@ -84,10 +84,6 @@ class Likelihood:
 
 def normalised(log_probs: LogProbs, length_penalty: float) -> float:
     """Return the sum of log-probabilities over length to the power of the penalty."""
-    known = np.nan_to_num(
-        np.asarray(log_probs, dtype=np.float64),
-        nan=_LEAST_LOG_PROB,
-        neginf=_LEAST_LOG_PROB,
-    )
-    clipped = np.maximum(known, _LEAST_LOG_PROB)
+    known = np.nan_to_num(np.asarray(log_probs, np.float64), nan=_LEAST_LOG_PROB)
+    clipped = np.clip(known, _LEAST_LOG_PROB, 0)
     return float(clipped.sum() / len(clipped) ** length_penalty)

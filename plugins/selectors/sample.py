@@ -10,6 +10,7 @@ their inverse. The draw depends on the turn's seed alone and can be repeated.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,7 +26,7 @@ _SEED_MASK = (1 << 64) - 1
 
 
 class Sample:
-    """Softmax of the total, with a temperature."""
+    """Draws at random, a better total more often."""
 
     name = "sample"
 
@@ -56,10 +57,15 @@ class Sample:
 
 
 def softmax(totals: Sequence[float | None], temperature: float) -> NDArray[np.float64]:
-    """Return the probabilities; a total that is missing counts as the least."""
-    known = [total for total in totals if total is not None]
+    """
+    Return the probabilities; a total that is missing, or no number, counts as least.
+    """
+    known = [t for t in totals if t is not None and math.isfinite(t)]
     least = min(known, default=0.0)
-    logits = np.array([least if t is None else t for t in totals], dtype=np.float64)
+    logits = np.array(
+        [t if t is not None and math.isfinite(t) else least for t in totals],
+        dtype=np.float64,
+    )
     weights = np.exp((logits - logits.max()) / temperature)
     chances: NDArray[np.float64] = weights / weights.sum()
     return chances

@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from bot import hookimpl
 from bot.interfaces import PromptVariant
 from bot.model import Candidate, Turn
+from bot.text import cleaned
 
 # "1.", "2)", "(3)", "-", "•", "Reply 4:", each with Markdown emphasis or without.
 _ITEM = re.compile(
@@ -165,7 +166,8 @@ def _json_strings(text: str) -> Iterator[tuple[int, int]]:
 
 def _unescaped(literal: str) -> str:
     try:
-        return str(json.loads(literal, strict=False)).strip()
+        # An escape can spell what is no text: half a character, a null.
+        return cleaned(json.loads(literal, strict=False)).strip()
     except ValueError:  # "\d" and the like
         return literal[1:-1].strip()
 

@@ -153,19 +153,38 @@ def test_plugins_are_listed_with_the_enabled_ones_first_and_in_order(
     names = [plugin["name"] for plugin in printed]
     assert names[:3] == ["multinomial", "best", "terminal"]
     assert names[3:] == sorted(names[3:])
+    kinds = [line.split()[2] for line in table.stdout.splitlines()[4:]]
+    assert kinds == sorted(kinds)
     assert [plugin["enabled"] for plugin in printed[:4]] == [True, True, True, False]
     assert set(printed[0]) >= {"name", "kinds", "contributes", "origin", "settings"}
     assert "temperature" in printed[0]["settings"]["properties"]
     assert table.stdout.splitlines()[1].split()[:3] == ["multinomial", "yes", "sampler"]
 
 
-def test_plugins_show_the_operators_settings_and_the_hooks(good: Path) -> None:
+def test_plugins_can_be_listed_by_kind(good: Path) -> None:
+    scorers = invoke("plugins", "--config", good, "--kind", "scorer")
+    none = invoke("plugins", "--config", good, "--kind", "scorers")
+
+    rows = scorers.stdout.splitlines()[1:]
+    assert {line.split()[2] for line in rows} == {"scorer"}
+    assert len(rows) > 5
+    assert none.exit_code == 2
+    assert "no plugin of kind 'scorers'; did you mean 'scorer'?" in none.stderr
+
+
+def test_plugins_show_the_operators_settings(good: Path) -> None:
     table = invoke("plugins", "--config", good)
     printed = json.loads(invoke("plugins", "--config", good, "--json").stdout)
 
     header, row = table.stdout.splitlines()[:2]
-    assert "hooks" in header
-    assert "samplers" in row
+    assert header.split() == [
+        "name",
+        "enabled",
+        "kind",
+        "description",
+        "settings",
+        "from",
+    ]
     assert "temperature=0.5, top_k=" in row
     assert printed[0]["configured"]["temperature"] == 0.5
     assert "top_k" in printed[0]["configured"]

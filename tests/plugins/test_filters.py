@@ -230,6 +230,13 @@ def test_different_words_are_no_loop(sequence: list[str]) -> None:
     assert longest_loop(sequence, 3) == 0
 
 
+def test_a_run_of_a_thousand_words_is_the_longest_that_is_looked_for() -> None:
+    thousand = [str(number) for number in range(1000)]
+
+    assert longest_loop(thousand * 2, 2) == 2000
+    assert longest_loop([*thousand, "more"] * 2, 2) == 0
+
+
 # blocklist
 
 

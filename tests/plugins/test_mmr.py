@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -52,6 +54,7 @@ def test_totals_are_scaled_within_the_set() -> None:
     assert scaled([-1.0, None, 3.0, 1.0]).tolist() == [0, 0, 1, 0.5]
     assert scaled([2.0, 2.0]).tolist() == [0, 0]
     assert scaled([None]).tolist() == [0]
+    assert scaled([0.0, math.nan, 2.0, math.inf, -math.inf]).tolist() == [0, 0, 1, 0, 0]
 
 
 def test_one_candidate_needs_no_embedding() -> None:

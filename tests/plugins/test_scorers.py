@@ -164,6 +164,16 @@ def test_without_passages_nothing_is_grounded_and_nothing_is_embedded() -> None:
     assert tools.embedded == []
 
 
+def test_a_passage_without_a_sentence_grounds_nothing() -> None:
+    turn = a_turn(passages=["", " \n"])
+
+    scores = Groundedness(Groundedness.Settings()).score(
+        turn, [a_candidate("Five days.")], a_tools()
+    )
+
+    assert scores == [0]
+
+
 def test_chinese_is_compared_by_pairs_of_characters() -> None:
     turn = a_turn(passages=["退款需要五天。"])
     groundedness = Groundedness(Groundedness.Settings(embedding_share=0))
@@ -278,13 +288,13 @@ def test_a_reply_without_tokens_is_put_with_the_least_likely() -> None:
 
 
 @given(
-    st.lists(st.floats(max_value=0) | st.just(math.nan), min_size=1),
+    st.lists(st.floats(), min_size=1),
     st.floats(0, 2),
 )
-def test_an_impossible_token_leaves_the_likelihood_finite(
+def test_an_impossible_token_leaves_the_likelihood_finite_and_at_most_0(
     log_probs: list[float], penalty: float
 ) -> None:
-    assert math.isfinite(normalised(log_probs, penalty))
+    assert -math.inf < normalised(log_probs, penalty) <= 0
 
 
 # consensus

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -62,6 +64,14 @@ def test_sample_says_how_probable_its_choice_was() -> None:
     chosen = Sample(Sample.Settings()).select(a_turn(), ranked)
 
     assert chosen.why == "drawn with probability 0.50 from 2"
+
+
+@pytest.mark.parametrize("total", [None, math.nan, math.inf, -math.inf])
+def test_a_total_that_is_no_number_counts_as_the_least(total: float | None) -> None:
+    chances = softmax([1.0, total, 0.0], temperature=1)
+
+    # e / (e + 1 + 1) = .576
+    assert chances.tolist() == pytest.approx([0.576, 0.212, 0.212], abs=0.001)
 
 
 @given(

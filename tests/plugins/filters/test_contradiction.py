@@ -152,6 +152,37 @@ def test_after_about_a_number_may_be_rounded() -> None:
     assert not verdict(passage, "There are about 5,000 shops.", rounding=0).kept
 
 
+@hypothesis_settings(deadline=None)
+@given(
+    known=st.lists(st.integers(0, 300), min_size=1, max_size=8),
+    claimed=st.integers(0, 300),
+)
+def test_after_about_the_nearest_of_all_numbers_counts(
+    known: list[int], claimed: int
+) -> None:
+    passage = " and ".join(f"{number} shops" for number in known)
+
+    kept = verdict(passage, f"There are about {claimed} shops.").kept
+
+    # A tenth of the claim, in whole numbers.
+    assert kept == any(10 * abs(claimed - number) <= claimed for number in known)
+
+
+def test_a_number_of_any_length_is_read() -> None:
+    # Python refuses to read an integer of more than 4,300 digits.
+    long = "0" * 5_000
+
+    assert list(numbers(f"Open at {long} pm.")) == []
+    assert not verdict(f"Open at {long} pm.", "Open at 3 pm.").kept
+
+
+def test_a_reason_is_short_however_long_the_number() -> None:
+    why = verdict("It costs 5 euros.", f"It costs {'million ' * 5_000} euros.").why
+
+    assert why.startswith("says 'million million")
+    assert len(why) < 120
+
+
 def test_from_which_number_words_claim_something_can_be_set() -> None:
     assert verdict("It has rooms.", "It has two rooms.").kept
     assert not verdict("It has rooms.", "It has two rooms.", smallest_word=2).kept

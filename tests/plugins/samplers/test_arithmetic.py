@@ -70,9 +70,10 @@ def test_codes_lie_at_equal_distances_on_a_circle() -> None:
 def test_a_code_is_found_in_its_share_and_rescaled_to_it() -> None:
     ends = exact(0.5, 0.8, 1.0).expand(3, -1).contiguous()
 
-    places, within = located(ends, exact(0.25, 0.6, 0.95), torch.zeros(3))
+    places, within, widths = located(ends, exact(0.25, 0.6, 0.95))
 
     assert places.tolist() == [0, 1, 2]
+    assert widths.tolist() == pytest.approx([0.5, 0.3, 0.2])
     # The second is .1 into a share of .3, and so on.
     assert within.tolist() == pytest.approx([0.5, 1 / 3, 0.75])
 
@@ -80,7 +81,7 @@ def test_a_code_is_found_in_its_share_and_rescaled_to_it() -> None:
 def test_a_code_on_a_border_lies_in_the_share_that_begins_there() -> None:
     ends = exact(0.0, 0.5, 0.5, 1.0).expand(2, -1).contiguous()
 
-    places, within = located(ends, exact(0.0, 0.5), torch.zeros(2))
+    places, within, _ = located(ends, exact(0.0, 0.5))
 
     assert places.tolist() == [1, 3]
     assert within.tolist() == [0.0, 0.0]
@@ -89,18 +90,18 @@ def test_a_code_on_a_border_lies_in_the_share_that_begins_there() -> None:
 @given(
     weights=st.lists(st.floats(0, 1), min_size=1, max_size=20).filter(any),
     code=st.floats(0, 1, exclude_max=True),
-    fresh=st.floats(0, 1, exclude_max=True),
 )
 def test_a_code_stays_a_code_and_finds_what_is_possible(
-    weights: list[float], code: float, fresh: float
+    weights: list[float], code: float
 ) -> None:
     ends = exact(*weights).cumsum(0)
     ends = (ends / ends[-1]).unsqueeze(0)
 
-    places, within = located(ends, exact(code), exact(fresh))
+    places, within, widths = located(ends, exact(code))
 
     assert weights[int(places)] > 0
     assert 0 <= within.item() < 1
+    assert 0 < widths.item() <= 1
 
 
 # Shares
@@ -278,7 +279,7 @@ def test_a_text_is_written_by_k_p_siblings_rounded_up_or_down(siblings: int) -> 
 
 
 def test_a_long_text_is_as_random_at_its_end_as_at_its_beginning() -> None:
-    # Each token takes two of the 53 digits that a code has at a time.
+    # Two siblings share a first token at most, and have each a code of its own then.
     uniform = torch.zeros(TOKENS + 1, TOKENS)
 
     texts = samples(uniform, 2, 2_000, 60)
@@ -290,6 +291,42 @@ def test_a_long_text_is_as_random_at_its_end_as_at_its_beginning() -> None:
         assert chi_square < 37.70  # p = .001 at 15 degrees of freedom
     same = (texts[:, 0, -1] == texts[:, 1, -1]).mean()
     assert same == pytest.approx(1 / 4, abs=4 * math.sqrt(3 / 16 / 2_000))
+
+
+def test_a_seed_draws_the_same_although_logits_are_rounded_otherwise() -> None:
+    # As they are when other sets are in the batch, or the prompt is known already.
+    noise = np.random.default_rng(5)
+    logits = torch.tensor(noise.normal(scale=2, size=(60, 8, 300)), dtype=torch.float32)
+    rounding = torch.tensor(noise.normal(scale=1e-6, size=logits.shape)).float()
+    steps = [Arithmetic(WHOLE).begin(a_turn(), 8, seeded(3)) for _ in range(2)]
+
+    drawn = [steps[0](each).tokens.tolist() for each in logits]
+    again = [steps[1](each).tokens.tolist() for each in logits + rounding]
+
+    assert drawn == again
+
+
+def test_a_sibling_alone_with_its_text_gets_a_new_code() -> None:
+    # P is 1/2 for each token: two of four siblings share the first, none the second.
+    step = Arithmetic(WHOLE).begin(a_turn(), 4, seeded(3))
+    halves = torch.zeros(4, 2)
+
+    first = step(halves).tokens
+    shared = step._codes
+    step(halves)
+    step(halves)
+    alone = step._codes
+
+    assert first.bincount().tolist() == [2, 2]
+    # Codes that are shared out lie 2/4 apart after the first token, new ones anywhere.
+    for token in (0, 1):
+        apart = shared[first == token].diff().abs().item()
+        assert apart == pytest.approx(0.5)
+        assert alone[first == token].diff().abs().item() != pytest.approx(0.5)
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def test_the_core_is_given_texts_that_end(write: Write) -> None:

@@ -102,6 +102,12 @@ def test_chinese_is_read_as_well() -> None:
 
 def test_escapes_in_json_are_undone() -> None:
     assert texts(r'[{"text": "He said \"no\".\nTwice."}]') == ['He said "no".\nTwice.']
+    assert texts(r'["\ud83d\ude00 Yes.", "No."]') == ["😀 Yes.", "No."]
+
+
+def test_an_escape_that_spells_no_character_is_left_out() -> None:
+    # Half a surrogate pair cannot be sent, nor stored; nor can a null.
+    assert texts(r'["Y\ud83des.", "\udfff", "N\u0000o."]') == ["Yes.", "No."]
 
 
 def test_candidates_have_nothing_of_the_lists_tokens() -> None:
