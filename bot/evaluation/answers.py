@@ -131,11 +131,14 @@ def tuned_rows(
 ) -> list[Row]:
     """
     Return what weights that were tuned on the questions `tune_on` reach on the others,
-    beside the configured ones there. A pick's worth is whether it holds the answer and,
-    half as much, its token F1: of two that hold it, the one that says less beside it.
+    beside each scorer alone and the configured weights there. A pick's worth is whether
+    it holds the answer and, half as much, its token F1: of two that hold it, the one
+    that says less beside it.
     """
     tune_on = frozenset(tune_on)
-    usable = [one for one in details if one.config == name and len(_ranked(one))]
+    usable = [
+        one for one in details if one.config == name and one.worth and _ranked(one)
+    ]
     names = sorted({scorer for one in usable for scorer in _ranked(one)[0].scores})
     sets = {one.record.turn.id: _scored_set(one, names) for one in usable}
     seen = [one for id_, one in sets.items() if id_ in tune_on]
@@ -145,7 +148,16 @@ def tuned_rows(
     found = tuning.tune(seen, names, weights)
     told = ", ".join(f"{one} {found[one]:g}" for one in names if found[one])
     report = [sets[one.record.turn.id] for one in fresh]
+    alone = {
+        scorer: {other: float(other == scorer) for other in names} for scorer in names
+    }
     return [
+        *(
+            _picked_row(
+                f"{name}, {scorer} alone, report half", fresh, report, names, own
+            )
+            for scorer, own in alone.items()
+        ),
         _picked_row(
             f"{name}, as configured, report half", fresh, report, names, weights
         ),

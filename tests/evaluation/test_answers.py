@@ -227,10 +227,12 @@ async def test_weights_are_tuned_on_some_questions_and_reported_on_the_others() 
         as_is(an_answerer(ScriptedLanguageModel(reply), uses)), colours, quiet
     )
 
-    configured, tuned = tuned_rows(
+    alone, configured, tuned = tuned_rows(
         "chorus", details, {"groundedness": -1.0}, ["c0", "c1"]
     )
 
+    assert alone.config == "chorus, groundedness alone, report half"
+    assert alone.metrics == tuned.metrics
     assert configured.n == tuned.n == 2
     assert configured.metrics["contained"] == 0.0
     assert tuned.metrics["contained"] == 1.0
