@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import click
 
 from bot.app import App
+from bot.cli.columns import write_columns
 from bot.cli.opening import config_option, json_option, opened
-from bot.cli.screen import say, write, write_json, write_markdown, write_table
+from bot.cli.screen import say, write, write_json, write_markdown
 from bot.config import BASE, ExperimentConfig
 from bot.errors import ConfigError
 
@@ -81,7 +82,7 @@ def command(*, turns: bool, limit: int, path: Path, as_json: bool) -> None:
             write_json({"left_out": left_out}, indent=None)
         return
     columns = [*COLUMNS, "differs"] if experiment.shadow else COLUMNS
-    write_table(columns, [_cells(one)[: len(columns)] for one in found])
+    write_columns(columns, [_cells(one)[: len(columns)] for one in found])
     write("")
     for sentence in _told(found, experiment, left_out):
         write(sentence)

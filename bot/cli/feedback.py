@@ -60,10 +60,13 @@ class Ago(click.ParamType[timedelta]):
         return min(span, timedelta(days=LONGEST_D))
 
 
-@click.group("feedback", invoke_without_command=True)
-@click.option(
+_since_option = click.option(
     "--since", type=Ago(), metavar="SPAN", help="Only what was judged within 7d, 12h …"
 )
+
+
+@click.group("feedback", invoke_without_command=True)
+@_since_option
 @config_option
 @json_option
 @click.pass_context
@@ -107,9 +110,7 @@ def command(
     show_default=True,
     help="Good and bad replies needed, of each.",
 )
-@click.option(
-    "--since", type=Ago(), metavar="SPAN", help="Only what was judged within 7d, 12h …"
-)
+@_since_option
 @config_option
 @json_option
 @click.pass_context
@@ -130,10 +131,8 @@ def train(  # noqa: PLR0913 (one per option)
     """
     from bot.evaluation import feedback_model
 
-    before = {} if ctx.parent is None else ctx.parent.params
-    if ctx.get_parameter_source("path") is not ParameterSource.COMMANDLINE:
-        path = before.get("path", path)
-    with opened(path, without_scorer) as bot:
+    before = _before(ctx)
+    with opened(before.get("path", path), without_scorer) as bot:
         examples = asyncio.run(_examples(bot, since or before.get("since")))
     trained = feedback_model.train(examples, minimum=minimum)
     _keep(out, json.dumps(trained.model.as_json()))
@@ -151,34 +150,50 @@ def train(  # noqa: PLR0913 (one per option)
     show_default=True,
     help="File to write; the setting `counts` of the plugin `thompson` names it.",
 )
-@click.option(
-    "--since", type=Ago(), metavar="SPAN", help="Only what was judged within 7d, 12h …"
-)
+@_since_option
 @config_option
+@json_option
 @click.pass_context
 def count(
-    ctx: click.Context, *, out: Path, since: timedelta | None, path: Path
+    ctx: click.Context,
+    *,
+    out: Path,
+    since: timedelta | None,
+    path: Path,
+    as_json: bool,
 ) -> None:
     """
     Count thumbs by who wrote the reply, for the selector `thompson`.
 
     A reply counts for the prompt variant it was written with as long as its record is
-    kept, and for its writer after that.
+    kept, and for its writer after that. Options that stand before `count` count too.
     """
-    before = {} if ctx.parent is None else ctx.parent.params
-    if ctx.get_parameter_source("path") is not ParameterSource.COMMANDLINE:
-        path = before.get("path", path)
-    with opened(path) as bot:
+    before = _before(ctx)
+    with opened(before.get("path", path)) as bot:
         counted = asyncio.run(_counted(bot, since or before.get("since")))
     _keep(out, json.dumps(counted))
-    write_table(
-        ["by", "good", "bad"],
-        [
-            [arm, str(thumbs["up"]), str(thumbs["down"])]
-            for arm, thumbs in counted["arms"].items()
-        ],
-    )
+    if as_json or before.get("as_json"):
+        arms: dict[str, JsonValue] = {
+            arm: {**thumbs} for arm, thumbs in counted["arms"].items()
+        }
+        write_json({"file": str(out), "arms": arms})
+    else:
+        write_table(
+            ["by", "good", "bad"],
+            [
+                [arm, str(thumbs["up"]), str(thumbs["down"])]
+                for arm, thumbs in counted["arms"].items()
+            ],
+        )
     say(f"{out} is written")
+
+
+def _before(ctx: click.Context) -> dict[str, Any]:
+    """Return the options that stand before the subcommand; its own --config wins."""
+    before = {} if ctx.parent is None else dict(ctx.parent.params)
+    if ctx.get_parameter_source("path") is ParameterSource.COMMANDLINE:
+        before.pop("path", None)
+    return before
 
 
 async def _counted(bot: Opened, since: timedelta | None) -> Arms:

@@ -100,8 +100,9 @@ def _check_folder(folder: Path) -> None:
                 "or name another"
             )
         if not folder.is_dir() or any(folder.iterdir()):
+            what = "not empty" if folder.is_dir() else "a file"
             raise ConfigError(
-                f"new-plugin: --folder: {folder} is not empty; name a new folder"
+                f"new-plugin: --folder: {folder} is {what}; name a new folder"
             )
     except OSError as error:
         raise _cannot_write(folder, error) from error

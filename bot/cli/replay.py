@@ -16,6 +16,7 @@ from bot.app import App
 from bot.cli.feedback import Ago
 from bot.cli.opening import DEFAULT_CONFIG, Opened, Words, json_option, opened
 from bot.cli.screen import say, write_json, write_markdown
+from bot.config_file import load
 from bot.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
@@ -43,7 +44,15 @@ class Since(click.ParamType[datetime]):
             except ValueError:
                 self.fail(f"{value!r} is no date; write 2026-11-29", param, ctx)
             return day if day.tzinfo else day.replace(tzinfo=UTC)
-        return datetime.now(UTC) - Ago().convert(value, param, ctx)
+        try:
+            return datetime.now(UTC) - Ago().convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(
+                f"{value!r} is neither a time span nor a date; write 2h, 7d or "
+                "2026-11-29",
+                param,
+                ctx,
+            )
 
 
 @click.command("replay")
@@ -99,6 +108,8 @@ def command(  # noqa: PLR0913 (one per option)
     """
     if (turn is None) == (since is None):
         raise ConfigError("replay: name a TURN, or say --since; not both")
+    if under is not None:
+        load(under)  # its mistakes are told even where no turn is found
     root = click.get_current_context().find_root().params
     stored_by = stored_by or root.get("config") or DEFAULT_CONFIG
     under = under or stored_by
@@ -261,7 +272,7 @@ def _told(whole: Summary, older: int) -> str:
         f"mean {whole.ms_then:.0f} ms then, {whole.ms_now:.0f} ms now",
     ]
     if older:
-        told.append(f"{older} older ones left out, see --limit")
+        told.append(f"left out because they are older: {older}, see --limit")
     return "\n".join(("## Summary", "", *(f"- {one}" for one in told)))
 
 

@@ -22,10 +22,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import JsonValue, TypeAdapter
+from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from bot import plugin_manager
 from bot.config import Config
+from bot.errors import ConfigError
 from bot.interfaces import ChatMessage, GenerationRequest, LanguageModel
 from bot.model import Candidate
 
@@ -35,32 +36,88 @@ _WAIT_S = 60.0  # for another process that writes to the same file
 
 
 class Memory:
-    """A file of what was written, which several processes may share."""
+    """
+    A file of what was written, which several processes may share.
+
+    A file that cannot be used is refused with ConfigError when it is opened. What goes
+    wrong with it later, such as a full disk, costs the time to write again and no more:
+    an error inside a turn would count as a bad answer. `trouble` is the first one.
+    """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self.trouble = ""
+        self._path = path
         self._one_at_a_time = threading.Lock()
-        self._file = sqlite3.connect(path, timeout=_WAIT_S, check_same_thread=False)
-        self._file.execute("PRAGMA journal_mode=WAL")
-        self._file.execute(
-            "CREATE TABLE IF NOT EXISTS written (key BLOB PRIMARY KEY, value BLOB)"
-        )
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = _opened(path)
+        except OSError as error:
+            raise ConfigError(
+                f"{path.parent}: cannot be used as data folder ({error.strerror}); "
+                "correct `data` in the configuration"
+            ) from error
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
 
     def get(self, key: bytes) -> bytes | None:
-        with self._one_at_a_time:
-            found = self._file.execute(
-                "SELECT value FROM written WHERE key = ?", (key,)
-            ).fetchone()
+        try:
+            with self._one_at_a_time:
+                found = self._file.execute(
+                    "SELECT value FROM written WHERE key = ?", (key,)
+                ).fetchone()
+        except sqlite3.Error as error:
+            self._troubled(error)
+            return None
         return found[0] if found else None
 
     def put(self, key: bytes, value: bytes) -> None:
-        with self._one_at_a_time, self._file:
-            self._file.execute(
-                "INSERT OR REPLACE INTO written VALUES (?, ?)", (key, value)
-            )
+        try:
+            with self._one_at_a_time, self._file:
+                self._file.execute(
+                    "INSERT OR REPLACE INTO written VALUES (?, ?)", (key, value)
+                )
+        except sqlite3.Error as error:
+            self._troubled(error)
+
+    def forget(self) -> None:
+        """
+        Forget everything, also for other processes that have the file open: their own
+        files beside it would go with them if it were deleted.
+        """
+        try:
+            with self._one_at_a_time, self._file:
+                self._file.execute("DELETE FROM written")
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
 
     def close(self) -> None:
         self._file.close()
+
+    def _unusable(self, error: sqlite3.Error) -> ConfigError:
+        return ConfigError(
+            f"{self._path}: cannot keep what models write ({error}); delete it if it "
+            "is damaged, or make its folder one that can be written"
+        )
+
+    def _troubled(self, error: sqlite3.Error) -> None:
+        self.trouble = self.trouble or (
+            f"{self._path}: {error}; what could not be read or kept there will be "
+            "written anew the next time, too"
+        )
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    file = sqlite3.connect(path, timeout=_WAIT_S, check_same_thread=False)
+    try:
+        file.execute("PRAGMA journal_mode=WAL")
+        file.execute(
+            "CREATE TABLE IF NOT EXISTS written (key BLOB PRIMARY KEY, value BLOB)"
+        )
+        file.execute("SELECT key, value FROM written LIMIT 1").fetchone()
+    except sqlite3.Error:
+        file.close()
+        raise
+    return file
 
 
 class RememberingModel:
@@ -94,7 +151,7 @@ class RememberingModel:
         if request.begun is not None or request.until is not None:
             return self._model.generate(request)  # a block depends on the last one
         key = self._key("set", *_decisive(request))
-        found = self._memory.get(key)
+        found = _remembered(self._memory.get(key))
         if found is None:
             times: dict[str, float] = {}
             began = time.perf_counter()
@@ -103,7 +160,7 @@ class RememberingModel:
             times.setdefault("write", 1000 * (time.perf_counter() - began))
             self._memory.put(key, _SETS.dump_json((times, candidates)))
         else:
-            times, candidates = _SETS.validate_json(found)
+            times, candidates = found
         _tell(request.on_ms, times)
         return candidates
 
@@ -162,6 +219,14 @@ def _decisive(request: GenerationRequest) -> list[JsonValue]:
         request.max_new_tokens,
         list(request.stop),
     ]
+
+
+def _remembered(value: bytes | None) -> tuple[dict[str, float], list[Candidate]] | None:
+    """Return what was kept, unless it was by a version whose candidates differ."""
+    try:
+        return None if value is None else _SETS.validate_json(value)
+    except ValidationError:
+        return None
 
 
 def _tell(on_ms: Callable[[str, float], None] | None, times: dict[str, float]) -> None:

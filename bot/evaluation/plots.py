@@ -31,9 +31,27 @@ _COST = re.compile(
 _LESS_IS_BETTER = re.compile(
     r"self bleu|\bms\b|\bs\b|seconds|tokens|cost|perplexity|wrongly|failed|problems"
 )
-# The first that a report has is the one that is plotted first.
-_QUALITY_FIRST = ("contain", "accuracy of the pick", "accuracy", "gap", "f1", "pick")
-_DIVERSITY_FIRST = ("vendi", "cluster", "distance", "distinct", "self bleu")
+# The first that a report has is the one that is plotted first, and of metrics that say
+# nearly the same only one: what the set means, what its words are, how many kinds.
+_QUALITY_FIRST = (
+    r"contain",
+    r"accuracy of the pick",
+    r"accuracy",
+    r"\bany\b",
+    r"\bf1\b",
+    r"gap",
+    r"pick",
+)
+_DIVERSITY_FIRST = (
+    r"vendi",
+    r"distinct 2",
+    r"cluster",
+    r"distance",
+    r"distinct",
+    r"self bleu",
+)
+# Of costs one: what a set took to write is kept with it, the whole turn's time is not.
+_COST_FIRST = (r"write ms", r"^ms$|ms total|total ms")
 _AXES = 3  # so many metrics of each kind are plotted against each other
 
 _BINS = 16
@@ -159,7 +177,11 @@ def scatters(rows: Sequence[Row], behind: Behind) -> list[Scatter]:
     """Plot quality against diversity, and against time, the best known first."""
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
     diversities = [name for name in names if _DIVERSITY.search(_words(name))]
-    costs = [name for name in names if _words(name) in {"ms", "ms total", "total ms"}]
+    costs = [
+        name
+        for name in names
+        if any(re.search(one, _words(name)) for one in _COST_FIRST)
+    ]
     qualities = [
         name
         for name in names
@@ -167,7 +189,10 @@ def scatters(rows: Sequence[Row], behind: Behind) -> list[Scatter]:
         and not _COST.search(_words(name))
         and " - " not in name  # a difference says again what its metric says
     ]
-    across = _preferred(diversities, _DIVERSITY_FIRST)[:_AXES] + costs
+    across = [
+        *_preferred(diversities, _DIVERSITY_FIRST)[:_AXES],
+        *_preferred(costs, _COST_FIRST)[:1],
+    ]
     pairs = [
         (x_name, y_name)
         for y_name in _preferred(qualities, _QUALITY_FIRST)[:_AXES]
@@ -178,13 +203,20 @@ def scatters(rows: Sequence[Row], behind: Behind) -> list[Scatter]:
 
 
 def _preferred(names: Sequence[str], first: Sequence[str]) -> list[str]:
-    """Known names first, in the order of `first`."""
-
-    def place(name: str) -> int:
-        found = [at for at, part in enumerate(first) if part in _words(name)]
-        return min(found, default=len(first))
-
-    return sorted(names, key=place)
+    """Known kinds first, in the order of `first`, and after them what is left."""
+    kinds = [
+        [name for name in names if re.search(kind, _words(name))] for kind in first
+    ]
+    # Each kind's first name, then the second names, then what is of no kind.
+    return list(
+        dict.fromkeys(
+            [
+                *(kind[0] for kind in kinds if kind),
+                *(name for kind in kinds for name in kind),
+                *names,
+            ]
+        )
+    )
 
 
 def _scatter(

@@ -82,6 +82,7 @@ async def handbook(
     bots: Bots, file: QuestionFile, progress: Progress, how: How
 ) -> Report:
     """Retrieval and answers over the shipped handbook, or a file of its format."""
+    _both_halves(file, how)
     path = file.path or shipped_questions()
     found = [
         question
@@ -93,8 +94,9 @@ async def handbook(
     questions = evenly(found, file.limit)
     (_, first), *_ = bots
     searched = await evidence_rows(first, questions, progress)
-    every_way = ways(_answerers(bots, how), blocks=how.blocks)
     tune_on = [one.id for one in questions if one.half == "tune"]
+    _tunable(bots, questions, tune_on, how)
+    every_way = ways(_answerers(bots, how), blocks=how.blocks)
     report = await _answered(
         "handbook", bots, every_way, questions, tune_on, progress, how
     )
@@ -103,6 +105,7 @@ async def handbook(
 
 async def qa(bots: Bots, file: QuestionFile, progress: Progress, how: How) -> Report:
     """Answers to an XQuAD file's questions, each given the passage it came with."""
+    _both_halves(file, how)
     asked = [
         (question, article)
         for article in articles(_required(file, "an XQuAD file"))
@@ -111,11 +114,12 @@ async def qa(bots: Bots, file: QuestionFile, progress: Progress, how: How) -> Re
     chosen = evenly(of_half(asked, file.half), file.limit)
     given = {question.id: _passage(article) for question, article in chosen}
     questions = [question for question, _ in chosen]
+    tune_on = [one.id for one in questions[::2]]
+    _tunable(bots, questions, tune_on, how)
     roomy = [(name, _with_room(app)) for name, app in bots]
     every_way = [
         _given(way, given) for way in ways(_answerers(roomy, how), blocks=how.blocks)
     ]
-    tune_on = [one.id for one in questions[::2]]
     return await _answered("qa", bots, every_way, questions, tune_on, progress, how)
 
 
@@ -157,6 +161,36 @@ async def _answered(  # noqa: PLR0913, PLR0917 - all that makes an evaluation
     return Report(suite=suite, rows=rows, details=details)
 
 
+def _both_halves(file: QuestionFile, how: How) -> None:
+    if how.tune and file.half != "all":
+        raise ConfigError(
+            f"--tune: one half is for tuning and the other for the report, so "
+            f"{file.half!r} alone is too little; leave out --half"
+        )
+
+
+def _tunable(
+    bots: Bots, questions: Sequence[Question], tune_on: Sequence[str], how: How
+) -> None:
+    """Refuse before an hour of answering what could not be tuned after it."""
+    if not how.tune:
+        return
+    _some_scorer(bots)
+    if not 0 < len(tune_on) < len(questions):
+        raise ConfigError(
+            f"--tune: of these {len(questions)} questions {len(tune_on)} are for "
+            "tuning, and there must be some on either side; raise or leave out --limit"
+        )
+
+
+def _some_scorer(bots: Bots) -> None:
+    if not any(app.plugins.scorers for _, app in bots):
+        raise ConfigError(
+            "--tune: no configuration enables a scorer, so there are no weights to "
+            "tune; enable one, or leave out --tune"
+        )
+
+
 def _answerers(bots: Bots, how: How) -> list[tuple[str, Answerer]]:
     """A customer of a bot in the same process never waits for an evaluation."""
     found: list[tuple[str, Answerer]] = []
@@ -185,6 +219,8 @@ async def _ratings(
     bots: Bots, file: QuestionFile, progress: Progress, how: How
 ) -> Report:
     _no_blocks(how)
+    if how.tune:
+        _some_scorer(bots)
     tools = partial(AppTools, memory=how.memory)
     return await ratings(bots, file, progress, tools=tools, tune=how.tune)
 

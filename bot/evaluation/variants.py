@@ -1,9 +1,8 @@
 """
 Variants: configurations that differ from one another in a few keys, in one file.
 
-    greedy:
+    one:
       generation: {candidates: 1}
-      plugins: {multinomial: {temperature: 0}, min-p: off}
     typical:
       plugins: {min-p: off, typical: {mass: 0.95}}
 
@@ -15,7 +14,7 @@ end of the list. Knows nothing about what is done with the configurations.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from pydantic import ValidationError
 from bot.config import Config, Use
 from bot.config_file import sentences
 from bot.errors import ConfigError
+from bot.plugin_manager import class_of
 
 _NEEDS = "write a name, and below it the keys that differ, as in config/bot.yaml"
 
@@ -35,15 +35,17 @@ def variants(path: Path, base: Config) -> dict[str, Config]:
     found: dict[str, Config] = {}
     for name, changes in _read(path).items():
         where = f"{path}: {name}"
-        if not isinstance(changes, Mapping):
+        if not str(name or "").strip():
+            problems.append(f"{path}: {name!r} is no name; {_NEEDS}")
+        elif not isinstance(changes, Mapping):
             problems.append(f"{where}: {changes!r} is no mapping; {_NEEDS}")
-            continue
-        try:
-            found[str(name)] = changed(base, changes)
-        except ValidationError as error:
-            problems += [f"{where}: {told}" for told in sentences(error, Config)]
-        except ConfigError as error:
-            problems += [f"{where}: {told}" for told in error.problems]
+        else:
+            try:
+                found[str(name)] = changed(base, changes)
+            except ValidationError as error:
+                problems += [f"{where}: {told}" for told in sentences(error, Config)]
+            except ConfigError as error:
+                problems += [f"{where}: {told}" for told in error.problems]
     if problems:
         raise ConfigError(problems)
     return found
@@ -63,16 +65,37 @@ def _plugins(uses: tuple[Use, ...], changes: Any) -> list[Use]:
             f"plugins: {changes!r} is no mapping; write a plugin's name and `off` or "
             "its settings"
         )
-    kept = [use for use in uses if changes.get(use.use, {}) is not False]
-    known = {use.use for use in kept}
-    new = [name for name in changes if name not in known]
-    enabled = [*kept, *(Use(use=name) for name in new if changes[name] is not False)]
+    known = {use.use for use in uses}
+    problems = [
+        problem
+        for name, change in changes.items()
+        for problem in _problems(name, change, known)
+    ]
+    if problems:
+        raise ConfigError(problems)
+    new = [Use(use=name) for name in changes if name not in known]
     return [
         use.model_copy(
             update={"settings": {**use.settings, **(changes.get(use.use) or {})}}
         )
-        for use in enabled
+        for use in (*uses, *new)
+        if changes.get(use.use) is not False
     ]
+
+
+def _problems(name: Any, change: Any, known: Collection[str]) -> Iterator[str]:
+    """Find what is wrong with one plugin's change, but for its settings."""
+    if change is not False and change is not None and not isinstance(change, Mapping):
+        yield (
+            f"plugins.{name}: {change!r} is neither `off` nor settings; write `off`, "
+            "or {} for settings as they are"
+        )
+    if name not in known:
+        # Also of one that is to be off: a slip of the pen would leave it on.
+        try:
+            class_of(str(name))
+        except ConfigError as error:
+            yield from (f"plugins: {problem}" for problem in error.problems)
 
 
 def _merged(base: Any, changes: Any) -> Any:
@@ -83,12 +106,45 @@ def _merged(base: Any, changes: Any) -> Any:
 
 def _read(path: Path) -> Mapping[Any, Any]:
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8-sig")
+        twice = next(_twice(yaml.compose(text, yaml.SafeLoader)), None)
+        document = yaml.safe_load(text)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path}: cannot be read: {error.strerror}; correct the path"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path}: not UTF-8 text: {error.reason}; save it as UTF-8"
+        ) from error
+    except yaml.YAMLError as error:
         told = " ".join(str(error).split())
         raise ConfigError(f"{path}: not YAML: {told}; {_NEEDS}") from error
+    if twice is not None:
+        raise ConfigError(
+            f"{path}: line {twice.start_mark.line + 1}: {twice.value!r} stands twice, "
+            "and only the last would count; rename one, or merge them"
+        )
     if not isinstance(document, Mapping) or not document:
         raise ConfigError(f"{path}: holds no variants; {_NEEDS}")
     return document
+
+
+def _twice(root: yaml.Node | None) -> Iterator[yaml.ScalarNode]:
+    """Find the keys that stand a second time in a mapping, as it is written."""
+    left, seen = [root], set[int]()
+    while left:
+        node = left.pop()
+        if node is None or id(node) in seen:  # an alias is the node it stands for
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            left += node.value
+        elif isinstance(node, yaml.MappingNode):
+            written: set[str] = set()
+            for key, value in node.value:
+                left.append(value)
+                if isinstance(key, yaml.ScalarNode):
+                    if key.value in written:
+                        yield key
+                    written.add(key.value)

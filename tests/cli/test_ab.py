@@ -4,32 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from bot import config_file
-from bot.app import App, _Loaded
-from bot.cli import chorus
-from bot.config import BASE, Config
+from bot.config import BASE
 from bot.conversation.records import ShadowKeeper
 from bot.conversation.state import turn_id
 from bot.experiment import arm_of
-from bot.interfaces import Progress
 from bot.model import Address, Event
-from bot.testing.fakes import HashEmbedder, ScriptedLanguageModel
 from bot.testing.makers import an_event
+from tests.cli.bots import ScriptedBot
 from tests.test_experiment import (
     EVERYBODY,
     QUESTION,
     REAL,
     THERE,
     TOLD,
-    a_model,
     ingest,
     judging,
     shadow_of,
@@ -41,30 +34,8 @@ from tests.test_experiment import (
 pytestmark = pytest.mark.services
 
 
-@dataclass
-class Bot:
-    """A bot's file, and the model behind it."""
-
-    file: Path
-    model: ScriptedLanguageModel = field(default_factory=a_model)
-
-    def opening(
-        self, path: Path, progress: Progress, changed: Callable[[Config], Config]
-    ) -> App:
-        loaded = _Loaded(embedder=HashEmbedder(), language_model=self.model)
-        config = changed(config_file.load(path))
-        return App.from_config(config, progress, str(path), loaded)
-
-    def app(self) -> App:
-        return self.opening(self.file, lambda *_: None, lambda config: config)
-
-    def invoke(self, *arguments: str) -> Result:
-        given = ["--config", str(self.file), *arguments]
-        return CliRunner().invoke(chorus, given, obj=self.opening)
-
-
-def a_bot(folder: Path, *, shadow: bool = False) -> Bot:
-    bot = Bot(the_files(folder, shadow=shadow))
+def a_bot(folder: Path, *, shadow: bool = False) -> ScriptedBot:
+    bot = ScriptedBot(file=the_files(folder, shadow=shadow))
     ingest(bot.app(), folder)
     return bot
 
@@ -77,7 +48,7 @@ def asked(address: Address) -> Event:
     return an_event(QUESTION, address=address)
 
 
-def after(bot: Bot, *events: Event) -> None:
+def after(bot: ScriptedBot, *events: Event) -> None:
     async def accepted() -> None:
         async with talking(bot.app()) as talk:
             for event in events:
@@ -203,7 +174,9 @@ def test_turns_are_for_the_shadow_only(tmp_path: Path) -> None:
 
 
 def test_without_an_experiment_there_is_one_sentence(tmp_path: Path) -> None:
-    result = Bot(written(tmp_path, "bot.yaml")).invoke("ab")
+    bot = ScriptedBot(file=written(tmp_path, "bot.yaml"))
+
+    result = bot.invoke("ab")
 
     assert (result.exit_code, result.stdout) == (2, "")
     assert len(result.stderr.splitlines()) == 1

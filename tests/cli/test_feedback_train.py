@@ -139,6 +139,9 @@ def test_thumbs_are_counted_by_who_wrote_the_reply(app: App, tmp_path: Path) -> 
     assert result.exit_code == 0
     (counts,) = json.loads(out.read_text())["arms"].values()
     assert counts == {"up": 2, "down": 1}
+    for before, after in ((["--json"], []), ([], ["--json"])):
+        told = invoke(app, "feedback", *before, "count", "--out", out, *after)
+        assert json.loads(told.stdout)["arms"] == json.loads(out.read_text())["arms"]
 
 
 def test_thumbs_that_say_nothing_are_told_to_be_no_better_than_chance(

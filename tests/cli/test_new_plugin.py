@@ -201,7 +201,7 @@ def test_an_empty_folder_will_do(tmp_path: Path) -> None:
     ("folder", "told"),
     [
         ("missing/new", "there is no folder"),
-        ("file", "is not empty"),
+        ("file", "is a file"),
         ("file/new", "there is no folder"),
         ("n" * 300, "cannot be written"),
     ],

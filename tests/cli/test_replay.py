@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from bot import config_file
-from bot.app import App, _Loaded
-from bot.cli import chorus
-from bot.config import Config
 from bot.conversation.records import before
 from bot.conversation.state import EVENTS, turn_id
 from bot.evaluation.replay import Compared, Stored, is_repeatable, repeated, summary
 from bot.inference import InferenceThread
-from bot.interfaces import Progress
 from bot.model import Event, Record, Reply
-from bot.testing.fakes import HashEmbedder, ScriptedLanguageModel
+from bot.testing.fakes import ScriptedLanguageModel
 from bot.testing.makers import a_passage, a_turn, an_address, an_event
+from tests.cli.bots import ScriptedBot
 from tests.test_experiment import (
     QUESTION,
     TOLD,
-    a_model,
     ingest,
     talking,
     with_curious,
@@ -155,34 +150,18 @@ def test_no_comparison_has_a_summary_without_nan() -> None:
 # The command
 
 
-@dataclass
-class Files:
+@dataclass(kw_only=True)
+class Files(ScriptedBot):
     """A bot's file and another one, and the model behind both."""
 
-    bot: Path
     brief: Path
-    model: ScriptedLanguageModel = field(default_factory=a_model)
-
-    def opening(
-        self, path: Path, progress: Progress, changed: Callable[[Config], Config]
-    ) -> App:
-        loaded = _Loaded(embedder=HashEmbedder(), language_model=self.model)
-        config = changed(config_file.load(path))
-        return App.from_config(config, progress, str(path), loaded)
-
-    def app(self) -> App:
-        return self.opening(self.bot, lambda *_: None, lambda config: config)
-
-    def invoke(self, *arguments: str) -> Result:
-        given = ["--config", str(self.bot), *arguments]
-        return CliRunner().invoke(chorus, given, obj=self.opening)
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> Files:
     lobby = [{"use": "tests.test_experiment:Lobby"}]
     made = Files(
-        bot=written(tmp_path, "bot.yaml", connectors=lobby),
+        file=written(tmp_path, "bot.yaml", connectors=lobby),
         brief=written(tmp_path, "brief.yaml", persona="You are brief."),
     )
     ingest(made.app(), tmp_path)
@@ -335,8 +314,9 @@ def test_what_no_configuration_decides_is_for_the_operator(files: Files) -> None
     [
         ((), "name a TURN, or say --since"),
         (("t1", "--since", "2h"), "not both"),
-        (("--since", "2w"), "write 7d, 12h or 30m"),
+        (("--since", "2w"), "write 2h, 7d or 2026-11-29"),
         (("--since", "2026-13-01"), "write 2026-11-29"),
+        (("--since", "2h", "--config", "none.yaml"), "none.yaml: cannot be read"),
     ],
 )
 def test_what_cannot_be_meant_is_for_the_operator(

@@ -20,9 +20,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.evaluation.behind import visible
+from bot.evaluation.behind import Behind, visible
 from bot.evaluation.html import html, number
-from bot.evaluation.plots import pareto, ticks, whole_ticks
+from bot.evaluation.plots import pareto, scatters, ticks, whole_ticks
 from bot.evaluation.report import Detail, Report, Row, row
 from bot.model import Candidate, Passage, Record, Reply, Turn
 from bot.ranking import with_totals
@@ -410,6 +410,25 @@ def test_coordinates_are_numbers_inside_the_plot(page: str) -> None:
     for x in re.findall(r' (?:c?x|x[12])="([^"]*)"', page):
         assert -10 <= float(x) <= 480
     assert "nan" not in re.findall(r' d="([^"]*)"', page.casefold())
+
+
+def test_the_axes_are_of_different_kinds_and_the_cost_is_of_writing() -> None:
+    names = [
+        *("contained", "f1", "rouge-l", "random", "any", "gap", "perplexity"),
+        *("total ms", "rank ms", "write ms", "contained - greedy", "failed"),
+        *("distinct-1", "distinct-2", "ead", "self-bleu", "clusters", "distance"),
+        *("vendi", "clusters by meaning"),
+    ]
+    row = Row(config="a", metrics=dict.fromkeys(names, 0.5), intervals={}, n=1)
+    report = Report(suite="qa", rows=[row])
+
+    made = scatters(report.rows, Behind(report))
+
+    assert list(dict.fromkeys(one.y_name for one in made)) == ["contained", "any", "f1"]
+    assert list(dict.fromkeys(one.x_name for one in made)) == [
+        *("vendi", "distinct-2", "clusters", "write ms"),
+    ]
+    assert {one.x_name for one in made if one.less_x} == {"write ms"}
 
 
 def test_the_front_has_what_no_other_beats() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 
 from bot.config import Config
+from bot.errors import ConfigError
 from bot.evaluation.memory import Memory, RememberingModel, drawing_of
 from bot.interfaces import GenerationRequest
 from bot.model import Candidate, Turn
@@ -150,3 +154,96 @@ def test_what_ranks_does_not_decide_what_is_drawn() -> None:
 
     assert plain == ranked
     assert len({plain, hotter, cut}) == 3
+
+
+# A file that cannot be used, or no longer
+
+
+def _no_database(path: Path) -> None:
+    path.write_bytes(b"no database " * 1000)
+
+
+def _another_table(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as file, file:
+        file.execute("CREATE TABLE written (x INT)")
+
+
+@pytest.mark.parametrize("damage", [_no_database, Path.mkdir, _another_table])
+def test_a_file_that_cannot_be_used_is_refused_when_it_is_opened(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "evaluation.sqlite"
+    damage(path)
+
+    with pytest.raises(ConfigError) as raised:
+        Memory(path)
+
+    assert str(raised.value).startswith(f"{path}: cannot keep what models write (")
+
+
+def test_a_data_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data").touch()
+
+    with pytest.raises(ConfigError, match="data: cannot be used as data folder"):
+        Memory(tmp_path / "data" / "evaluation.sqlite")
+
+
+def test_what_goes_wrong_later_costs_only_that_it_is_written_again(
+    memory: Memory,
+) -> None:
+    model = a_model()
+    remembering = RememberingModel(model, memory, "drawing")
+    memory._file.execute("DROP TABLE written")
+
+    first = remembering.generate(a_request())
+    scores = remembering.log_probs(["What colour?"], ["It is green."])
+    again = remembering.generate(a_request())
+
+    assert len(model.requests) == 2
+    assert [_plain(one) for one in again] == [_plain(one) for one in first]
+    assert len(scores[0]) > 0
+    assert "evaluation.sqlite: no such table: written; what could" in memory.trouble
+
+
+def test_what_another_version_kept_is_written_anew(memory: Memory) -> None:
+    model = a_model()
+    remembering = RememberingModel(model, memory, "drawing")
+    remembering.generate(a_request())
+    with memory._file as file:
+        file.execute("UPDATE written SET value = ?", (b'[{}, [{"other": 1}]]',))
+
+    again = remembering.generate(a_request())
+
+    assert [one.text for one in again] == ["It is green.", "It is blue."]
+    assert len(model.requests) == 2
+    assert not memory.trouble
+
+
+def test_what_is_forgotten_is_forgotten_for_all_that_share_the_file(
+    memory: Memory, tmp_path: Path
+) -> None:
+    with closing(Memory(tmp_path / "deep" / "evaluation.sqlite")) as other:
+        memory.put(b"key", b"value")
+        other.forget()
+        other.put(b"new", b"value")
+
+        assert memory.get(b"key") is None
+        assert memory.get(b"new") == b"value"
+
+
+def test_many_may_open_a_new_file_and_write_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "evaluation.sqlite"
+
+    def keep(number: int) -> str:
+        with closing(Memory(path)) as own:
+            for at in range(10):
+                own.put(f"{number}.{at}".encode(), b"value")
+            return own.trouble
+
+    with ThreadPoolExecutor(8) as pool:
+        troubles = list(pool.map(keep, range(8)))
+
+    with closing(Memory(path)) as kept:
+        found = [kept.get(f"{n}.{at}".encode()) for n in range(8) for at in range(10)]
+    assert troubles == [""] * 8
+    assert found == [b"value"] * 80

@@ -66,12 +66,76 @@ def test_every_mistake_of_a_file_is_told_with_its_place(tmp_path: Path) -> None:
     assert "c: plugins: ['typical'] is no mapping" in c
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("{min-p: 7}", "plugins.min-p: 7 is neither `off` nor settings; write `off`"),
+        ("{min-p: true}", "plugins.min-p: True is neither `off` nor settings"),
+        ("{min-p: [1]}", "plugins.min-p: [1] is neither `off` nor settings"),
+        (
+            "{quotatoin: off}",
+            "plugins: no plugin 'quotatoin'; did you mean 'quotation'",
+        ),
+        ("{quotatoin: {}}", "plugins: no plugin 'quotatoin'; did you mean"),
+        ("{7: off}", "plugins: no plugin '7'"),
+    ],
+)
+def test_a_plugin_that_is_not_there_or_no_settings_are_told(
+    tmp_path: Path, change: str, told: str
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        of(tmp_path, f"a:\n  plugins: {change}\nb: 5\n")
+
+    problem, after_it = raised.value.problems
+    assert f"variants.yaml: a: {told}" in problem
+    assert "b: 5 is no mapping" in after_it
+
+
+def test_a_plugin_that_is_off_already_may_be_put_off(tmp_path: Path) -> None:
+    found = of(tmp_path, "a:\n  plugins: {quotation: off}\n")
+
+    assert found["a"].plugins == BASE.plugins
+
+
+@pytest.mark.parametrize("name", ['""', '"  "', "~"])
+def test_a_variant_without_a_name_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="is no name; write a name"):
+        of(tmp_path, f"{name}: {{}}\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key"),
+    [
+        ("a: {}\nb: {}\na: {}\n", 3, "a"),
+        ("a:\n  plugins: {min-p: off, min-p: {}}\n", 2, "min-p"),
+        ("x: &x\n  data: [{d: 1, d: 2}]\ny: *x\n", 2, "d"),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused(
+    tmp_path: Path, text: str, line: int, key: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"line {line}: '{key}' stands twice"):
+        of(tmp_path, text)
+
+
+def test_what_is_merged_into_a_variant_may_be_said_otherwise_there(
+    tmp_path: Path,
+) -> None:
+    found = of(
+        tmp_path,
+        "a:\n  plugins: &p {min-p: off}\n"
+        "b:\n  plugins:\n    <<: *p\n    min-p: {minimum: 0.2}\n",
+    )
+
+    assert found["b"].plugins[1].settings == {"minimum": 0.2}
+
+
 @pytest.mark.parametrize("text", ["", "[]", "a: [", "\ud800"])
 def test_a_file_without_variants_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "variants.yaml"
     path.write_bytes(text.encode(errors="surrogatepass"))
 
-    with pytest.raises(ConfigError, match="write a name"):
+    with pytest.raises(ConfigError, match=r"write a name|save it as UTF-8"):
         variants(path, BASE)
 
 
