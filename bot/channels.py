@@ -144,8 +144,8 @@ class ChannelPlugins:
             names = ", ".join(dict.fromkeys(repr(one.name) for one in variants))
             yield (
                 "generation.mode: 'blocks' goes on from one prompt, and siblings have "
-                f"several ({names}); disable the plugin that has these prompt variants, "
-                "such as 'styles', or use mode 'replies'"
+                f"several ({names}); disable the plugin that has these prompt "
+                "variants, such as 'styles', or use mode 'replies'"
             )
 
     def _unknown_names(
