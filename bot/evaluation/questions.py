@@ -39,6 +39,12 @@ from bot.errors import ConfigError
 
 Half = Literal["tune", "report"]
 
+_HANDBOOKS = (
+    "write `questions:` and a list of them, each with id, half, question, answers and "
+    "evidence"
+)
+_XQUADS = "it takes XQuAD's JSON, a list of passages, each with title, context and qas"
+
 # YAML reads an unquoted 5 or 2024 as a number; an answer is a text.
 Text = Annotated[
     str, BeforeValidator(lambda v: str(v) if isinstance(v, int | float) else v)
@@ -108,8 +114,10 @@ def handbook_questions(path: Path) -> Sequence[Question]:
     try:
         document = yaml.safe_load(_read(path))
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {_folded(error)}") from error
-    found = _validated(TypeAdapter(_Questions), document, path).questions
+        raise ConfigError(
+            f"{path}: not YAML: {_folded(error)}; {_HANDBOOKS}"
+        ) from error
+    found = _validated(TypeAdapter(_Questions), document, path, _HANDBOOKS).questions
     occurrences = Counter(one.id for one in found)
     twice = [id_ for id_, number in occurrences.items() if number > 1]
     if twice:
@@ -124,8 +132,8 @@ def articles(path: Path) -> Sequence[Article]:
     try:
         document = orjson.loads(_read(path))
     except orjson.JSONDecodeError as error:
-        raise ConfigError(f"{path}: not JSON: {_folded(error)}") from error
-    found = _validated(TypeAdapter(tuple[Article, ...]), document, path)
+        raise ConfigError(f"{path}: not JSON: {_folded(error)}; {_XQUADS}") from error
+    found = _validated(TypeAdapter(tuple[Article, ...]), document, path, _XQUADS)
     return _some([one for one in found if one.qas], path)
 
 
@@ -143,18 +151,26 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+        raise ConfigError(
+            f"{path}: cannot be read: {error.strerror}; name another file with --data"
+        ) from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text: {error.reason}") from error
+        raise ConfigError(
+            f"{path}: not UTF-8 text: {error.reason}; name another file with --data"
+        ) from error
 
 
-def _validated(adapter: TypeAdapter[Any], document: object, path: Path) -> Any:
+def _validated(
+    adapter: TypeAdapter[Any], document: object, path: Path, needs: str
+) -> Any:
     try:
         return adapter.validate_python(document)
     except ValidationError as error:
         raise ConfigError(
             [
-                f"{path}: {'.'.join(map(str, one['loc'])) or 'the file'}: {one['msg']}"
+                f"{path}: {'.'.join(map(str, one['loc']))}: {one['msg']}"
+                if one["loc"]  # else pydantic names our class
+                else f"{path}: holds no questions; {needs}"
                 for one in error.errors()
             ]
         ) from error
