@@ -74,7 +74,7 @@ def test_an_id_that_occurs_twice_is_refused(tmp_path: Path) -> None:
     [
         ("questions: [", "not YAML"),
         ("questions: []", "has no questions"),
-        ("[]", "the file: "),
+        ("[]", "holds no questions; "),
     ],
 )
 def test_a_file_that_is_no_handbook_is_refused(
@@ -86,7 +86,7 @@ def test_a_file_that_is_no_handbook_is_refused(
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
-    [("{", "not JSON"), ("[]", "has no questions"), ('{"a": 1}', "the file: ")],
+    [("{", "not JSON"), ("[]", "has no questions"), ('{"a": 1}', "holds no questions; ")],
 )
 def test_a_file_that_is_no_xquad_is_refused(
     tmp_path: Path, text: str, sentence: str
