@@ -74,6 +74,9 @@ class Names(click.ParamType[tuple[str, ...]]):
         return found
 
 
+_NAMED = 4  # configurations in a page's title
+
+
 @click.command("eval")
 @click.argument("suite", metavar="SUITE", type=click.Choice(list(SUITES)))
 @click.option(
@@ -280,7 +283,9 @@ def _cell(row: Row, name: str) -> str:
 
 
 def _write_html(report: Report, path: Path, bots: Bots, data: Path | None) -> None:
-    names = ", ".join(name for name, _ in bots)
+    names = ", ".join(name for name, _ in bots[:_NAMED])
+    if len(bots) > _NAMED:
+        names += f" and {len(bots) - _NAMED} more"
     title = f"{report.suite}: {names}" + (f", {data.name}" if data else "")
     page = html(report, title=title, made=datetime.now(UTC))
     try:

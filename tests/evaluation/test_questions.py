@@ -86,7 +86,11 @@ def test_a_file_that_is_no_handbook_is_refused(
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
-    [("{", "not JSON"), ("[]", "has no questions"), ('{"a": 1}', "holds no questions; ")],
+    [
+        ("{", "not JSON"),
+        ("[]", "has no questions"),
+        ('{"a": 1}', "holds no questions; "),
+    ],
 )
 def test_a_file_that_is_no_xquad_is_refused(
     tmp_path: Path, text: str, sentence: str
