@@ -34,24 +34,24 @@ _LESS_IS_BETTER = re.compile(
 # The first that a report has is the one that is plotted first, and of metrics that say
 # nearly the same only one: what the set means, what its words are, how many kinds.
 _QUALITY_FIRST = (
-    r"contain",
-    r"accuracy of the pick",
-    r"accuracy",
-    r"\bany\b",
-    r"\bf1\b",
-    r"gap",
-    r"pick",
+    re.compile(r"contain"),
+    re.compile(r"accuracy of the pick"),
+    re.compile(r"accuracy"),
+    re.compile(r"\bany\b"),
+    re.compile(r"\bf1\b"),
+    re.compile(r"gap"),
+    re.compile(r"pick"),
 )
 _DIVERSITY_FIRST = (
-    r"vendi",
-    r"distinct 2",
-    r"cluster",
-    r"distance",
-    r"distinct",
-    r"self bleu",
+    re.compile(r"vendi"),
+    re.compile(r"distinct 2"),
+    re.compile(r"cluster"),
+    re.compile(r"distance"),
+    re.compile(r"distinct"),
+    re.compile(r"self bleu"),
 )
 # Of costs one: what a set took to write is kept with it, the whole turn's time is not.
-_COST_FIRST = (r"write ms", r"^ms$|ms total|total ms")
+_COST_FIRST = (re.compile(r"write ms"), re.compile(r"^ms$|ms total|total ms"))
 _AXES = 3  # so many metrics of each kind are plotted against each other
 
 _BINS = 16
@@ -178,9 +178,7 @@ def scatters(rows: Sequence[Row], behind: Behind) -> list[Scatter]:
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
     diversities = [name for name in names if _DIVERSITY.search(_words(name))]
     costs = [
-        name
-        for name in names
-        if any(re.search(one, _words(name)) for one in _COST_FIRST)
+        name for name in names if any(one.search(_words(name)) for one in _COST_FIRST)
     ]
     qualities = [
         name
@@ -202,11 +200,9 @@ def scatters(rows: Sequence[Row], behind: Behind) -> list[Scatter]:
     return [one for one in made if one is not None]
 
 
-def _preferred(names: Sequence[str], first: Sequence[str]) -> list[str]:
+def _preferred(names: Sequence[str], first: Sequence[re.Pattern[str]]) -> list[str]:
     """Known kinds first, in the order of `first`, and after them what is left."""
-    kinds = [
-        [name for name in names if re.search(kind, _words(name))] for kind in first
-    ]
+    kinds = [[name for name in names if kind.search(_words(name))] for kind in first]
     # Each kind's first name, then the second names, then what is of no kind.
     return list(
         dict.fromkeys(

@@ -228,7 +228,7 @@ _GROUPED = re.compile(r"\d{1,3}(?:(?:,\d{3})+|(?:\.\d{3})+|(?:['’]\d{3})+)")
 _GROUPED_DECIMAL = re.compile(
     r"(\d{1,3}(?:,\d{3})+)\.(\d+)|(\d{1,3}(?:\.\d{3})+),(\d+)"
 )
-_DECIMAL = re.compile(r"\d+[.,]\d+")
+_DECIMAL = re.compile(r"(?<!\d)\d++[.,]\d+")
 _CLOCK = re.compile(r"([01]?\d|2[0-4])[:.h]([0-5]\d)(?::[0-5]\d)?")
 _HOUR = re.compile(r"0?\d|1[0-2]")
 _MERIDIEM = re.compile(r"[ ]?([ap])\.?[ ]?m\b", re.IGNORECASE)

@@ -40,9 +40,9 @@ _ITEM = re.compile(
 )
 _JSON_MARK = re.compile(r'\\.|"', re.DOTALL)
 _JSON_KEYS = frozenset({"text", "reply", "response", "answer", "content"})
-_JSON_COLON = re.compile(r"\s*:\s*")
+_JSON_COLON = re.compile(r"(?<!\s)\s*+:\s*")
 _JSON_PROBABILITY = re.compile(
-    r'\s*,\s*"(?:probability|prob|p)"\s*:\s*"?(?P<probability>[\d.]{1,8}%?)',
+    r'(?<!\s)\s*+,\s*"(?:probability|prob|p)"\s*:\s*"?(?P<probability>[\d.]{1,8}%?)',
     re.IGNORECASE,
 )
 
