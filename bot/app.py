@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
 from collections.abc import (
     AsyncIterator,
@@ -212,7 +213,7 @@ class App:
         )
 
     def _grid(self) -> GridSize | None:
-        """Return places for as many sets as there are turns at once, on a GPU."""
+        """Return places for the sets of all turns that there are at once, on a GPU."""
         from bot.generation.grid import GridSize
         from bot.generation.network import is_on_gpu
 
@@ -220,9 +221,11 @@ class App:
         if not is_on_gpu(settings.device):
             return None
         prompt = self.config.knowledge.budget_tokens + PROMPT_AROUND
+        # The siblings of each prompt variant are a set of their own.
+        variants = max(1, min(len(self.plugins.prompt_variants), settings.candidates))
         return GridSize(
-            sets=self.config.workers.concurrency,
-            rows=settings.candidates,
+            sets=self.config.workers.concurrency * variants,
+            rows=math.ceil(settings.candidates / variants),
             prompt_tokens=prompt + self.config.conversation.window_tokens,
             reply_tokens=settings.max_new_tokens,
         )

@@ -93,6 +93,8 @@ class TurnTools:
     def classify(
         self, model: str, texts: Sequence[str], pairs: Sequence[str] | None = None
     ) -> Classified:
+        if model not in self._classifiers:
+            raise LookupError(f"model {model!r} is not loaded; name it in classifiers")
         return self._classifiers[model].classify(texts, pairs)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:

@@ -22,7 +22,7 @@ from bot import metrics
 from bot.blocks import in_blocks
 from bot.citing import cited
 from bot.config import Config, RepliesConfig
-from bot.errors import KnowledgeError, PluginError, TurnCancelled
+from bot.errors import KnowledgeError, PluginError, TurnCancelled, TurnError
 from bot.generation.prompt import in_language
 from bot.inference import InferenceThread, Questions, apart
 from bot.interfaces import (
@@ -281,12 +281,18 @@ class Answerer:
         ]
         found = await asyncio.gather(*groups, return_exceptions=True)
         progress.problems += asked.problems
-        siblings: list[Candidate] = []
-        for group in found:
-            if isinstance(group, BaseException):
-                raise group
-            siblings += group
-        return siblings
+        failed = [one for one in found if isinstance(one, BaseException)]
+        # A part of the set can still answer; a turn that was stopped must not.
+        fatal = [one for one in failed if not _is_of_one_set(one)]
+        if fatal or len(failed) == len(found):
+            raise [*fatal, *failed][0]
+        progress.problems += map(str, failed)
+        return [
+            one
+            for group in found
+            if not isinstance(group, BaseException)
+            for one in group
+        ]
 
     async def _with_variant(
         self,
@@ -450,6 +456,10 @@ class Answerer:
             problems=tuple(progress.problems),
             arm=self.arm,
         )
+
+
+def _is_of_one_set(error: BaseException) -> bool:
+    return isinstance(error, TurnError) and not isinstance(error, TurnCancelled)
 
 
 def _text(answer: object) -> str | None:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bot import hookimpl, plugin_manager
 from bot.config import Config, Use
-from bot.errors import PluginError
+from bot.errors import Overloaded, PluginError
 from bot.inference import InferenceThread
 from bot.interfaces import GenerationRequest
 from bot.model import Address, Candidate, Passage, Record, Selection, Turn
@@ -397,6 +397,37 @@ async def test_a_prompt_variant_that_fails_is_named_and_leaves_the_prompt_plain(
         "asked: Be brief. How long does a refund take?",
     ]
     assert record.problems == ("plugin 'bad': raised RuntimeError: boom",)
+
+
+async def test_a_variant_whose_set_fails_leaves_those_of_the_others(
+    inference: InferenceThread,
+) -> None:
+    def write(turn: Turn) -> str | Exception:
+        if "Be brief." in turn.prompt:
+            return Overloaded("generation: 64 sets wait already")
+        return "Five days."
+
+    variants = (Says("plain"), Says("brief", "Be brief."))
+    answerer = an_answerer(
+        inference, ScriptedLanguageModel(write), prompt_variants=variants
+    )
+
+    record = await answered(answerer)
+
+    assert record.reply.text == "Five days."
+    assert record.problems == ("generation: 64 sets wait already",)
+
+
+async def test_when_the_sets_of_all_variants_fail_the_turn_fails(
+    inference: InferenceThread,
+) -> None:
+    model = ScriptedLanguageModel(lambda turn: Overloaded("64 sets wait already"))
+    variants = (Says("plain"), Says("brief", "Be brief."))
+
+    record = await answered(an_answerer(inference, model, prompt_variants=variants))
+
+    assert record.outcome == "failed"
+    assert "64 sets wait already" in record.why
 
 
 async def test_what_no_store_can_hold_is_taken_out_of_a_candidate(
