@@ -206,6 +206,7 @@ def _of_reply(question: Question, record: Record) -> dict[str, float]:
         "wrongly declined": declined,
         "quoted": float(_is_quotation(record)),
         **_perplexity(record),
+        **_groundedness(record),
         **troubles,
     }
 
@@ -238,6 +239,14 @@ def _perplexity(record: Record) -> dict[str, float]:
         return {}
     chosen = record.candidates[record.chosen]
     return {"perplexity": quality.perplexity(chosen.log_probs)}
+
+
+def _groundedness(record: Record) -> dict[str, float]:
+    """Of the pick, where the bot has that scorer."""
+    if record.chosen is None:
+        return {}
+    scores = record.candidates[record.chosen].scores
+    return {name: scores[name] for name in ("groundedness",) if name in scores}
 
 
 def _is_quotation(record: Record) -> bool:

@@ -208,6 +208,9 @@ async def test_a_set_says_what_its_best_pick_would_be_worth_and_how_it_differs()
     assert chorus.metrics["random"] == 0.25
     assert chorus.metrics["clusters"] < 8
     assert "clusters" not in details[0].metrics
+    picked = chorus.record.candidates[chorus.record.chosen or 0]
+    assert chorus.metrics["groundedness"] == picked.scores["groundedness"]
+    assert "groundedness" not in details[0].metrics
     (*_, row) = answer_rows(details)
     assert row.metrics["gap"] == pytest.approx(
         (row.metrics["contained"] - 0.25) / (1 - 0.25)
