@@ -15,6 +15,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from functools import lru_cache
 
 from rapidfuzz.distance import LCSseq
 
@@ -50,6 +51,7 @@ _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff"
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
+_OF_UNSPACED = re.compile(f"[{_UNSPACED}]")
 _UNSPACED_GAP = re.compile(rf"(?<=[{_UNSPACED}。！？，、：；]) (?=[{_UNSPACED}])")
 _TOKEN = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+|[^\w\s]")
 _TOKENS_PER_WORD = 1.4
@@ -131,6 +133,46 @@ def _singular(word: str) -> str:
     if len(word) > 3 and word.endswith("s") and not word.endswith("ss"):  # noqa: PLR2004
         return word[:-1]
     return word
+
+
+def folded(text: str) -> str:
+    """
+    Return the text without case and width, accents apart behind their letters (NFKD):
+    the parts of a text, folded, are the text folded, up to the order of accents. What
+    a stranger wrote is `cleaned` first, or accents without end take it minutes.
+    """
+    apart = unicodedata.normalize("NFKD", text).casefold()
+    return unicodedata.normalize("NFKD", apart)
+
+
+def visible(text: str) -> str:
+    """Return the text without format characters, which would split a word unseen."""
+    return "".join(c for c in text if unicodedata.category(c) != "Cf")
+
+
+def joined(text: str, at: int) -> bool:
+    """Tell whether the characters before and behind a place are of one word."""
+    return 0 < at < len(text) and is_joining(text[at - 1]) and is_joining(text[at])
+
+
+@lru_cache(maxsize=65_536)
+def is_joining(character: str) -> bool:
+    """Tell whether two such characters side by side are of one word."""
+    return is_letter(character) and not is_unspaced(character)
+
+
+def is_letter(character: str) -> bool:
+    """Tell whether a character is a letter, a digit or a mark on one."""
+    # Marks (M) belong to their letter: Devanagari vowels, combining accents.
+    return unicodedata.category(character)[0] in "LNM"
+
+
+def is_unspaced(character: str) -> bool:
+    """
+    Tell whether a character is of a script without spaces between words: Thai, Lao,
+    Burmese, Khmer, kana, Han with its rare characters.
+    """
+    return _OF_UNSPACED.match(character) is not None
 
 
 def overlap_f1(one: Collection[str], other: Collection[str]) -> float:

@@ -12,9 +12,15 @@ from bot import text as reading
 from bot.text import (
     cleaned,
     estimated_tokens,
+    folded,
+    is_joining,
+    is_letter,
+    is_unspaced,
     is_written_in,
+    joined,
     sentences,
     unwrapped,
+    visible,
 )
 
 
@@ -142,3 +148,60 @@ def test_tokens_are_estimated_for_both_kinds_of_script() -> None:
 
     assert 7 <= english <= 12
     assert 8 <= chinese <= 14
+
+
+@pytest.mark.parametrize(
+    "character", ["ก", "ລ", "မ", "ខ", "か", "カ", "㐀", "語", "﨎", "\U00020000"]
+)
+def test_letters_of_scripts_without_spaces_join_no_word(character: str) -> None:
+    assert is_letter(character)
+    assert is_unspaced(character)
+    assert not is_joining(character)
+
+
+@pytest.mark.parametrize("character", ["a", "ß", "я", "ह", "ि", "\u0301", "5", "한"])
+def test_letters_digits_and_marks_join_a_word(character: str) -> None:
+    assert is_letter(character)
+    assert is_joining(character)
+
+
+@pytest.mark.parametrize("character", [" ", "-", "_", "👍", "。", "\u200b", "\ud800"])
+def test_nothing_else_joins_a_word(character: str) -> None:
+    assert not is_letter(character)
+    assert not is_joining(character)
+
+
+@pytest.mark.parametrize(
+    ("text", "at", "expected"),
+    [
+        ("class", 2, True),
+        ("a class", 2, False),
+        ("退款", 1, False),
+        ("a退", 1, False),
+        ("ab", 0, False),
+        ("ab", 2, False),
+        ("", 0, False),
+    ],
+)
+def test_a_place_inside_a_word_joins_it(text: str, at: int, *, expected: bool) -> None:
+    assert joined(text, at) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("Straße", "strasse"), ("ＡＢ", "ab"), ("Éa", "e\u0301a"), ("退款", "退款")],
+)
+def test_folded_text_has_no_case_and_no_width(text: str, expected: str) -> None:
+    assert folded(text) == expected
+
+
+@given(st.text())
+def test_text_folded_once_stays_as_it_is(text: str) -> None:
+    once = folded(text)
+
+    assert folded(once) == once
+
+
+def test_format_characters_are_not_visible() -> None:
+    assert visible("re\u200bfund\u00ad \u202enow") == "refund now"
+    assert visible("退款 e\u0301") == "退款 e\u0301"

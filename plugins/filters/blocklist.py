@@ -3,10 +3,10 @@ Drops candidates that contain a listed word or phrase.
 
 A phrase matches as whole words, whatever the case, the width of the letters, the
 punctuation between its words and the invisible characters inside them; "class" does
-not contain "ass". Chinese, Japanese, Thai, Lao and Khmer have no spaces and match
-anywhere. There are no patterns: a list of phrases cannot be slow, or subtly wrong.
-The reason names the entry's place in the list, never the word, because reasons are
-shown and logged.
+not contain "ass". Chinese, Japanese, Thai, Lao, Khmer and Burmese have no spaces and
+match anywhere. There are no patterns: a list of phrases cannot be slow, or subtly
+wrong. The reason names the entry's place in the list, never the word, because reasons
+are shown and logged.
 """
 
 from __future__ import annotations
@@ -22,14 +22,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from bot import hookimpl
 from bot.interfaces import CandidateFilter, Tools
 from bot.model import KEPT, Candidate, Turn, Verdict, dropped
-
-_SPACELESS = (
-    range(0x0E00, 0x0F00),  # Thai, Lao
-    range(0x1780, 0x1800),  # Khmer
-    range(0x3040, 0x3100),  # kana
-    range(0x3400, 0x4DC0),  # Han, extension A
-    range(0x4E00, 0xA000),  # Han
-)
+from bot.text import is_letter, is_unspaced, visible
 
 
 def _with_a_word(phrase: str) -> str:
@@ -95,9 +88,7 @@ class PhraseSet:
 
 def words(text: str) -> list[str]:
     """Return the words, folded; every character of a spaceless script is a word."""
-    # Format characters (Cf), such as a zero-width space, would split a word unseen.
-    visible = (c for c in text if unicodedata.category(c) != "Cf")
-    folded = unicodedata.normalize("NFKC", "".join(visible)).casefold()
+    folded = unicodedata.normalize("NFKC", visible(text)).casefold()
     found: list[str] = []
     for kind, run in groupby(folded, key=_kind):
         if kind == "spaceless":
@@ -108,9 +99,6 @@ def words(text: str) -> list[str]:
 
 
 def _kind(character: str) -> str:
-    if any(ord(character) in block for block in _SPACELESS):
-        return "spaceless"
-    # Marks (M) belong to their letter: Devanagari vowels, combining accents.
-    if unicodedata.category(character)[0] in "LNM":
-        return "word"
-    return "between"
+    if not is_letter(character):
+        return "between"
+    return "spaceless" if is_unspaced(character) else "word"

@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from bot import hookimpl
 from bot.interfaces import CandidateFilter, Tools
 from bot.model import KEPT, Candidate, Turn, Verdict, dropped
+from bot.text import visible
 
 Kind = Literal["e-mail", "phone", "card", "iban", "key", "address"]
 Datum = tuple[Kind, str]
@@ -111,8 +112,7 @@ def _all_data(texts: Iterable[str]) -> Iterator[Datum]:
 
 def data(text: str, kinds: Iterable[Kind]) -> Iterator[Datum]:
     """Yield what a text gives away, in a form in which equal data are equal."""
-    visible = "".join(c for c in text if unicodedata.category(c) != "Cf")
-    folded = unicodedata.normalize("NFKC", visible)
+    folded = unicodedata.normalize("NFKC", visible(text))
     for kind in kinds:
         for value in _FINDERS[kind](folded):
             yield kind, value

@@ -28,9 +28,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from bot import hookimpl
+from bot.distributions import softmax
 from bot.errors import PluginError
 from bot.interfaces import CandidateFilter, Classified, Tools
 from bot.model import KEPT, Candidate, Turn, Verdict, dropped
+from bot.text import is_unspaced, visible
 
 Word = Annotated[str, Field(min_length=1, max_length=100)]
 
@@ -61,7 +63,6 @@ _CHINESE = (
 )  # fmt: skip
 
 _LOOKS_LIKE = str.maketrans("013457@$!|", "oieastasii")
-_SPACELESS = re.compile(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]")
 _WORD = re.compile(r"[\w@$!|*'’]+")
 _STRETCHED = re.compile(r"(.)\1\1")
 _DOUBLED = re.compile(r"(.)\1+")
@@ -193,12 +194,8 @@ def probabilities(
     exact = logits.astype(np.float64)
     known = np.isfinite(exact).all(axis=1, keepdims=True)
     exact = np.where(known, exact, 0.0)
-    if exclusive:
-        powers = np.exp(exact - exact.max(axis=1, keepdims=True, initial=-np.inf))
-        found = powers / powers.sum(axis=1, keepdims=True)
-    else:
-        # Half of 1 + tanh(x / 2) is the sigmoid of x, and never overflows.
-        found = (1 + np.tanh(exact / 2)) / 2
+    # Half of 1 + tanh(x / 2) is the sigmoid of x, and never overflows.
+    found = softmax(exact) if exclusive else (1 + np.tanh(exact / 2)) / 2
     return np.where(known, found, np.nan)
 
 
@@ -238,7 +235,7 @@ def read(text: str) -> list[str]:
     for what they look like. A character of a script without spaces is a word.
     """
     said: list[str] = []
-    for match in _WORD.finditer(_SPACELESS.sub(r" \g<0> ", _plain(text))):
+    for match in _WORD.finditer("".join(map(_apart, _plain(text)))):
         word = match.group().strip("'’|!*")
         if word and not _DIGITS.fullmatch(word):
             said.append(_unstretched(word.translate(_LOOKS_LIKE)))
@@ -261,9 +258,12 @@ def spaced_out(text: str) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    visible = (c for c in text if unicodedata.category(c) != "Cf")
-    apart = unicodedata.normalize("NFKD", "".join(visible)).casefold()
+    apart = unicodedata.normalize("NFKD", visible(text)).casefold()
     return "".join(c for c in apart if not unicodedata.combining(c))
+
+
+def _apart(character: str) -> str:
+    return f" {character} " if is_unspaced(character) else character
 
 
 def _unstretched(word: str) -> str:

@@ -24,10 +24,8 @@ every way there is, the first time it is met: some milliseconds, then remembered
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from typing import Annotated
 
 import torch
@@ -38,6 +36,7 @@ from bot import hookimpl
 from bot.errors import PluginError
 from bot.interfaces import LogitsProcessor, Vocabulary
 from bot.model import Turn
+from bot.text import folded, is_joining, is_letter, joined, visible
 
 # What a token's text holds for bytes that are no whole character.
 PART = "\N{REPLACEMENT CHARACTER}"
@@ -46,21 +45,12 @@ _LOOKED_BACK = 3 * _MOST_BYTES
 _REMEMBERED = 4096
 _Completions = tuple[int, dict[str, Tensor]]
 
-_SPACELESS = (
-    range(0x0E00, 0x0F00),  # Thai, Lao
-    range(0x1000, 0x10A0),  # Burmese
-    range(0x1780, 0x1800),  # Khmer
-    range(0x3040, 0x3100),  # kana
-    range(0x3400, 0xA000),  # Han
-    range(0x20000, 0x40000),  # rare Han
-)
-
 
 def _one_word(word: str) -> str:
-    spelt = folded(word)
+    spelt = read(word)
     if not spelt or any(map(str.isspace, spelt)):
         raise ValueError("is not one word; list each word by itself")
-    if not (_is_letter(spelt[0]) and _is_letter(spelt[-1])):
+    if not (is_letter(spelt[0]) and is_letter(spelt[-1])):
         raise ValueError("does not begin and end with a letter or digit")
     return word
 
@@ -82,7 +72,7 @@ class BlockedWords:
         )
 
     def __init__(self, settings: Settings) -> None:
-        self._words = frozenset(map(folded, settings.words))
+        self._words = frozenset(map(read, settings.words))
         self._spellings: Spellings | None = None
 
     @hookimpl
@@ -141,7 +131,7 @@ class Spellings:
         self._characters = frozenset("".join(words))
         self._vocabulary = vocabulary
         pieces = [vocabulary.piece(token) for token in range(vocabulary.size)]
-        self._texts = [folded(piece) for piece in pieces]
+        self._texts = [read(piece) for piece in pieces]
         self._parts = {token for token, piece in enumerate(pieces) if PART in piece}
         self._endings = [t for t in sorted(self._parts) if pieces[t].startswith(PART)]
         self.end_tokens = vocabulary.end_tokens
@@ -152,12 +142,12 @@ class Spellings:
     def completing(self, drawn: Sequence[int]) -> Iterator[Tensor]:
         """Return the ids that complete a word after `drawn`, beside `everywhere`."""
         text, part = self._tail(drawn)
-        before = text + folded(self._vocabulary.decode(part)) if part else text
+        before = text + read(self._vocabulary.decode(part)) if part else text
         for length in range(min(len(before), self._longest - 1) + 1):
             # Words of a script without spaces that begin in v are in `everywhere`.
             start = len(before) - length
             ids = self._after.get(before[start:])
-            if ids is not None and not _joined(before + "a", start):
+            if ids is not None and not joined(before + "a", start):
                 yield ids
         if part:
             whole, completions = self._completions(part)
@@ -171,7 +161,7 @@ class Spellings:
             token
             for token, text in enumerate(self._texts)
             if any(
-                start > 0 or not _joins(word[0], word[0])
+                start > 0 or not is_joining(word[0])
                 for start, word in self._whole_words(text)
             )
         ]
@@ -188,7 +178,7 @@ class Spellings:
             if text[:1] not in firsts:
                 continue
             for end in range(1, min(len(text), self._longest) + 1):
-                if text[:end] in rests and not _joined(text, end):
+                if text[:end] in rests and not joined(text, end):
                     for beginning in rests[text[:end]]:
                         found[beginning].add(token)
         return {
@@ -198,10 +188,10 @@ class Spellings:
 
     def _whole_words(self, text: str) -> Iterator[tuple[int, str]]:
         for start, first in enumerate(text):
-            if first not in self._characters or _joined(text, start):
+            if first not in self._characters or joined(text, start):
                 continue
             for end in range(start + 1, min(len(text), start + self._longest) + 1):
-                if text[start:end] in self._words and not _joined(text, end):
+                if text[start:end] in self._words and not joined(text, end):
                     yield start, text[start:end]
 
     def _says(self, text: str, added: str, known: int) -> bool:
@@ -228,7 +218,7 @@ class Spellings:
                 if stop == len(drawn) and text.endswith(PART):
                     part = self._unfinished(drawn[at:])
                     text = self._vocabulary.decode(drawn[at : stop - len(part)])
-                text = folded(text)
+                text = read(text)
             else:
                 text = self._texts[drawn[at]]
             texts.append(text)
@@ -259,10 +249,10 @@ class Spellings:
         known = self._completed.get(part)
         if known is not None:
             return known
-        whole = len(folded(self._vocabulary.decode(part).rstrip(PART)))
+        whole = len(read(self._vocabulary.decode(part).rstrip(PART)))
         found = defaultdict[str, list[int]](list)
         for token in self._endings:
-            text = folded(self._vocabulary.decode([*part, token]))
+            text = read(self._vocabulary.decode([*part, token]))
             if not self._characters.isdisjoint(text[whole:]):
                 found[text].append(token)
         if len(self._completed) >= _REMEMBERED:
@@ -272,33 +262,6 @@ class Spellings:
         return completions
 
 
-def folded(text: str) -> str:
-    """
-    Return the text without case, width and invisible characters, accents behind their
-    letters: the parts of a text, folded, are the text folded.
-    """
-    plain = unicodedata.normalize("NFKD", text).casefold()
-    plain = unicodedata.normalize("NFKD", plain)
-    # Format characters (Cf), such as a zero-width space, would split a word unseen.
-    return "".join(c for c in plain if unicodedata.category(c) != "Cf")
-
-
-def _joined(text: str, at: int) -> bool:
-    """Tell whether the characters before and behind a place are of one word."""
-    return 0 < at < len(text) and _joins(text[at - 1], text[at])
-
-
-def _joins(one: str, other: str) -> bool:
-    return _is_joining(one) and _is_joining(other)
-
-
-@lru_cache(maxsize=65_536)
-def _is_joining(character: str) -> bool:
-    """Tell whether two such characters side by side are of one word."""
-    spaceless = any(ord(character) in script for script in _SPACELESS)
-    return _is_letter(character) and not spaceless
-
-
-def _is_letter(character: str) -> bool:
-    # Marks (M) belong to their letter: Devanagari vowels, combining accents.
-    return unicodedata.category(character)[0] in "LNM"
+def read(text: str) -> str:
+    """Return the text folded, as far as it can be seen."""
+    return visible(folded(text))

@@ -18,12 +18,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from bot import hookimpl
+from bot.distributions import entropy
 from bot.interfaces import LogitsProcessor
 from bot.model import Turn
 
 # Below any entropy that matters; a row with one token left has none at all.
 _LEAST_ENTROPY = 1e-6
-_LEAST_LOG_PROB = -200.0
 
 
 class EntropyTemperature:
@@ -80,14 +80,7 @@ class EntropyTemperatureStep:
     lowest: float
 
     def __call__(self, tokens: Tensor, logits: Tensor) -> Tensor:
-        exponent = self.theta / entropy(logits).clamp(min=_LEAST_ENTROPY)
+        nats = entropy(logits.log_softmax(dim=-1))
+        exponent = self.theta / nats.clamp(min=_LEAST_ENTROPY)
         scale = self.temperature * (exponent * math.log(self.base)).exp()
         return logits / scale.clamp(min=self.lowest)
-
-
-def entropy(logits: Tensor) -> Tensor:
-    """Return H of each row, [k, 1], in nats."""
-    log_probs = logits.log_softmax(dim=-1)
-    # An impossible token has p = 0 and adds nothing, if only its log p is finite.
-    finite = log_probs.clamp(min=_LEAST_LOG_PROB)
-    return -(log_probs.exp() * finite).sum(dim=-1, keepdim=True)

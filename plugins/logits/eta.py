@@ -17,10 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from bot import hookimpl
+from bot.distributions import entropy
 from bot.interfaces import LogitsProcessor
 from bot.model import Turn
-
-_LEAST_LOG_PROB = -200.0
 
 
 class Eta:
@@ -67,7 +66,4 @@ def without_rare_for_its_entropy(logits: Tensor, epsilon: float) -> Tensor:
 
 def log_floor(log_probs: Tensor, epsilon: float) -> Tensor:
     """Return log η of each row, [k, 1]."""
-    # An impossible token has p = 0 and adds nothing, if only its log p is finite.
-    finite = log_probs.clamp(min=_LEAST_LOG_PROB)
-    entropy = -(log_probs.exp() * finite).sum(dim=-1, keepdim=True)
-    return (0.5 * math.log(epsilon) - entropy).clamp(max=math.log(epsilon))
+    return (0.5 * math.log(epsilon) - entropy(log_probs)).clamp(max=math.log(epsilon))

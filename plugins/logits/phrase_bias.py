@@ -20,10 +20,8 @@ The vocabulary is read once, O(vocab · longest phrase); a step reads what was d
 
 from __future__ import annotations
 
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from itertools import groupby
 from typing import Annotated
 
@@ -35,23 +33,15 @@ from bot import hookimpl
 from bot.errors import PluginError
 from bot.interfaces import LogitsProcessor, Vocabulary
 from bot.model import Turn
+from bot.text import folded, is_joining, is_letter, joined
 
 _REMEMBERED = 4096
 # Ids, and which share of a word each spells.
 _Shares = tuple[Tensor, Tensor]
 
-_SPACELESS = (
-    range(0x0E00, 0x0F00),  # Thai, Lao
-    range(0x1000, 0x10A0),  # Burmese
-    range(0x1780, 0x1800),  # Khmer
-    range(0x3040, 0x3100),  # kana
-    range(0x3400, 0xA000),  # Han
-    range(0x20000, 0x40000),  # rare Han
-)
-
 
 def _with_a_word(phrase: str) -> str:
-    if not any(map(_is_letter, folded(phrase))):
+    if not any(map(is_letter, read(phrase))):
         raise ValueError("has no letter or digit; write a word or a phrase")
     return phrase
 
@@ -117,8 +107,8 @@ class Guide:
     """The phrases, folded, against one vocabulary."""
 
     def __init__(self, phrases: Sequence[str], vocabulary: Vocabulary) -> None:
-        self._texts = [folded(vocabulary.piece(t)) for t in range(vocabulary.size)]
-        self._phrases = frozenset(" ".join(folded(each).split()) for each in phrases)
+        self._texts = [read(vocabulary.piece(t)) for t in range(vocabulary.size)]
+        self._phrases = frozenset(" ".join(read(each).split()) for each in phrases)
         # A space may belong to a phrase's first token; no boundary is needed then.
         spelt = sorted(self._phrases | {f" {phrase}" for phrase in self._phrases})
         self._longest = max(map(len, spelt))
@@ -142,7 +132,7 @@ class Guide:
         for length in range(min(len(text), self._longest - 1) + 1):
             start = len(text) - length
             if text[start:] in self._places:
-                inside = start > 0 and _is_joining(text[start - 1])
+                inside = start > 0 and is_joining(text[start - 1])
                 yield self._shares(text[start:], inside=inside, said=said)
 
     def _shares(self, spelt: str, *, inside: bool, said: frozenset[str]) -> _Shares:
@@ -154,7 +144,7 @@ class Guide:
         if key not in self._known:
             best = dict[int, float]()
             for phrase in self._places[spelt]:
-                if phrase.strip() in said or (inside and _is_joining(phrase[0])):
+                if phrase.strip() in said or (inside and is_joining(phrase[0])):
                     continue
                 for token, share in self._going_on(phrase, len(spelt)):
                     best[token] = max(share, best.get(token, 0.0))
@@ -189,7 +179,7 @@ class Guide:
         for token, text in enumerate(self._texts):
             whole[text].append(token)
             for end in range(1, min(len(text) - 1, self._longest) + 1):
-                if text[:end] in rests and not _joined(text, end):
+                if text[:end] in rests and not joined(text, end):
                     ending[text[:end]].append(token)
         return dict(whole), dict(ending)
 
@@ -199,16 +189,10 @@ def holds(phrase: str, text: str) -> bool:
     start = text.find(phrase)
     while start >= 0:
         end = start + len(phrase)
-        if not _joined(text, start) and not _joined(text, end):
+        if not joined(text, start) and not joined(text, end):
             return True
         start = text.find(phrase, start + 1)
     return False
-
-
-def _joined(text: str, at: int) -> bool:
-    """Tell whether the characters before and behind a place are of one word."""
-    inside = 0 < at < len(text)
-    return inside and _is_joining(text[at - 1]) and _is_joining(text[at])
 
 
 def shares_of(phrase: str) -> list[float]:
@@ -217,32 +201,15 @@ def shares_of(phrase: str) -> list[float]:
     no letter has none. A character of a script without spaces is a word.
     """
     shares: list[float] = []
-    for joining, run in groupby(phrase, key=_is_joining):
+    for joining, run in groupby(phrase, key=is_joining):
         characters = list(run)
         if joining:
             shares.extend([1 / len(characters)] * len(characters))
         else:
-            shares.extend(float(_is_letter(character)) for character in characters)
+            shares.extend(float(is_letter(character)) for character in characters)
     return shares
 
 
-def folded(text: str) -> str:
-    """
-    Return the text without case and width, with spaces for white space, accents behind
-    their letters: the parts of a text, folded, are the text folded.
-    """
-    plain = unicodedata.normalize("NFKD", text).casefold()
-    plain = unicodedata.normalize("NFKD", plain)
-    return "".join(" " if c.isspace() else c for c in plain)
-
-
-@lru_cache(maxsize=65_536)
-def _is_joining(character: str) -> bool:
-    """Tell whether two such characters side by side are of one word."""
-    spaceless = any(ord(character) in script for script in _SPACELESS)
-    return _is_letter(character) and not spaceless
-
-
-def _is_letter(character: str) -> bool:
-    # Marks (M) belong to their letter: Devanagari vowels, combining accents.
-    return unicodedata.category(character)[0] in "LNM"
+def read(text: str) -> str:
+    """Return the text folded, with spaces for white space."""
+    return "".join(" " if c.isspace() else c for c in folded(text))

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from bot import hookimpl
+from bot.distributions import scaled
 from bot.interfaces import Reranker, Tools
 from bot.model import Candidate, Turn
 
@@ -102,20 +103,3 @@ def similarities(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
     extended /= np.linalg.norm(extended, axis=1, keepdims=True)
     similarity: NDArray[np.float64] = extended @ extended.T
     return similarity
-
-
-def scaled(totals: Sequence[float | None]) -> NDArray[np.float64]:
-    """Return totals from 0 (lowest, or not scored) to 1; all 0 when they are equal."""
-    known = [total for total in totals if total is not None and math.isfinite(total)]
-    lowest = min(known, default=0.0)
-    spread = max(known, default=0.0) - lowest
-    if not spread:
-        return np.zeros(len(totals))
-    return np.array(
-        [
-            0
-            if total is None or not math.isfinite(total)
-            else (total - lowest) / spread
-            for total in totals
-        ]
-    )

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from bot import hookimpl
+from bot.distributions import comparable
 from bot.interfaces import Reranker, Tools
 from bot.model import Candidate, Turn
 
@@ -50,19 +51,17 @@ class KCentre:
     def rerank(
         self, turn: Turn, candidates: Sequence[Candidate], tools: Tools
     ) -> list[Candidate]:
-        by_total = sorted(candidates, key=_total, reverse=True)
-        good = how_many_good([_total(one) for one in by_total], self._settings.quality)
+        by_total = sorted(
+            candidates, key=lambda one: comparable(one.total), reverse=True
+        )
+        good = how_many_good(
+            [comparable(one.total) for one in by_total], self._settings.quality
+        )
         if good < 2:  # noqa: PLR2004 one alone is far from nobody
             return by_total
         vectors = tools.embed([candidate.text for candidate in by_total[:good]])
         order = farthest_first(distances(vectors))
         return [*(by_total[position] for position in order), *by_total[good:]]
-
-
-def _total(candidate: Candidate) -> float:
-    """Return the total; one that is missing, or no number, is below all others."""
-    total = candidate.total
-    return -math.inf if total is None or not math.isfinite(total) else total
 
 
 def how_many_good(totals: Sequence[float], quality: float) -> int:

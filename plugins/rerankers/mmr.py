@@ -11,7 +11,6 @@ several replies or draws among them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from bot import hookimpl
+from bot.distributions import scaled
 from bot.interfaces import Reranker, Tools
 from bot.model import Candidate, Turn
 
@@ -73,18 +73,3 @@ def greedy_mmr(
         closest = np.maximum(closest, similarity[best])
         gain = (1 - diversity) * relevance - diversity * closest
     return order
-
-
-def scaled(totals: Sequence[float | None]) -> NDArray[np.float64]:
-    """Return totals from 0 (lowest, or not scored) to 1; all 0 when they are equal."""
-    known = [t for t in totals if t is not None and math.isfinite(t)]
-    lowest = min(known, default=0.0)
-    spread = max(known, default=0.0) - lowest
-    if not spread:
-        return np.zeros(len(totals))
-    return np.array(
-        [
-            (t - lowest) / spread if t is not None and math.isfinite(t) else 0
-            for t in totals
-        ]
-    )

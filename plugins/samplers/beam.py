@@ -18,12 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from bot import hookimpl
+from bot.distributions import finished, first_alone, length_penalty, likeliest
 from bot.interfaces import Draw, Sampler
 from bot.model import Turn
-
-# The log-probability of a beam that is only a copy: below all others, yet finite, so
-# that it holds a text that can be drawn when there are fewer texts than beams.
-UNUSED = -1e9
 
 
 class Beam:
@@ -54,16 +51,16 @@ class BeamStep:
 
     def __init__(self, siblings: int, length_penalty: float) -> None:
         # All rows begin as one text: the first step may continue it only once.
-        self._sums = torch.full((siblings,), UNUSED, dtype=torch.float64)
-        self._sums[0] = 0.0
+        self._sums = first_alone(siblings)
         self._lengths = torch.zeros(siblings, dtype=torch.long)
         self._length_penalty = length_penalty
 
     def __call__(self, logits: Tensor) -> Draw:
+        # No beam can place more than k of its continuations: no others are looked at.
         log_probs, tokens = likeliest(logits, len(logits))
         sums = self._sums.to(logits.device).unsqueeze(1) + log_probs
         lengths = self._lengths.to(logits.device) + ~finished(logits)
-        scores = sums / penalty(lengths, self._length_penalty).unsqueeze(1)
+        scores = sums / length_penalty(lengths, self._length_penalty).unsqueeze(1)
         # Stable: of equal scores the earlier beam's likelier token is first.
         order = scores.flatten().sort(descending=True, stable=True).indices
         chosen = order[: len(logits)]
@@ -71,26 +68,3 @@ class BeamStep:
         self._sums = sums.flatten()[chosen]
         self._lengths = lengths[parents]
         return Draw(tokens=tokens.flatten()[chosen], parents=parents)
-
-
-def likeliest(logits: Tensor, number: int) -> tuple[Tensor, Tensor]:
-    """
-    Return log p and the ids of each row's likeliest tokens, two [k, n] tensors: no beam
-    can place more than `number` of them, so nothing else is looked at.
-    """
-    largest, tokens = logits.topk(min(number, logits.shape[1]), dim=1, sorted=True)
-    return (largest - logits.logsumexp(dim=1, keepdim=True)).double(), tokens
-
-
-def finished(logits: Tensor) -> Tensor:
-    """
-    Return which rows [k] have ended. The core leaves such a row one token, at a logit
-    of exactly 0; a processor that leaves one leaves it the model's own logit.
-    """
-    impossible = logits.isneginf().sum(dim=1)
-    return (impossible == logits.shape[1] - 1) & (logits.amax(dim=1) == 0)
-
-
-def penalty(lengths: Tensor, exponent: float) -> Tensor:
-    """Return lp for each length."""
-    return ((5 + lengths.double()) / 6) ** exponent

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from bot import hookimpl
+from bot.distributions import finished
 from bot.interfaces import Draw, Sampler
 from bot.model import Turn
 
@@ -134,12 +135,3 @@ def continuations(logits: Tensor, number: int) -> tuple[Tensor, Tensor]:
     largest = largest.where(~impossible, largest[0])
     chances = (largest - logits.logsumexp(dim=0)).exp()
     return chances.double(), tokens.where(~impossible, tokens[0])
-
-
-def finished(logits: Tensor) -> Tensor:
-    """
-    Return which rows [k] have ended. The core leaves such a row one token, at a logit
-    of exactly 0; a processor that leaves one leaves it the model's own logit.
-    """
-    impossible = logits.isneginf().sum(dim=1)
-    return (impossible == logits.shape[1] - 1) & (logits.amax(dim=1) == 0)

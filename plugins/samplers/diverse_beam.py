@@ -20,12 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from bot import hookimpl
+from bot.distributions import UNUSED, finished, first_alone, length_penalty, likeliest
 from bot.interfaces import Draw, Sampler
 from bot.model import Turn
-
-# The log-probability of a beam that is only a copy: below all others, yet finite, so
-# that it holds a text that can be drawn when there are fewer texts than beams.
-UNUSED = -1e9
 
 NO_TOKEN = -1  # what a beam that has ended draws
 
@@ -90,7 +87,7 @@ class DiverseBeamStep:
             sums,
             # What stays as it is draws no token, whatever it is padded with.
             tokens.masked_fill(ended.unsqueeze(1), NO_TOKEN),
-            penalty(lengths, self._length_penalty),
+            length_penalty(lengths, self._length_penalty),
             sizes=self._sizes,
             strength=self._strength,
         )
@@ -142,30 +139,3 @@ def kept_by_groups(
         drawn = torch.cat([drawn, taken[real]])
         start += size
     return torch.cat(rows), torch.cat(columns)
-
-
-def first_alone(beams: int) -> Tensor:
-    """Return log P of beams of which only the first is one, not a copy."""
-    sums = torch.full((beams,), UNUSED, dtype=torch.float64)
-    sums[0] = 0.0
-    return sums
-
-
-def likeliest(logits: Tensor, number: int) -> tuple[Tensor, Tensor]:
-    """Return log p and the ids of each row's likeliest tokens, two [k, n] tensors."""
-    largest, tokens = logits.topk(min(number, logits.shape[1]), dim=1, sorted=True)
-    return (largest - logits.logsumexp(dim=1, keepdim=True)).double(), tokens
-
-
-def finished(logits: Tensor) -> Tensor:
-    """
-    Return which rows [k] have ended. The core leaves such a row one token, at a logit
-    of exactly 0; a processor that leaves one leaves it the model's own logit.
-    """
-    impossible = logits.isneginf().sum(dim=1)
-    return (impossible == logits.shape[1] - 1) & (logits.amax(dim=1) == 0)
-
-
-def penalty(lengths: Tensor, exponent: float) -> Tensor:
-    """Return lp for each length: ((5 + length) / 6) ^ exponent."""
-    return ((5 + lengths.double()) / 6) ** exponent

@@ -20,12 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from bot import hookimpl
+from bot.distributions import first_alone
 from bot.interfaces import Draw, Sampler
 from bot.model import Turn
-
-# The key of a row that is only a copy: below all others, yet finite, so that it holds
-# a text that can be drawn when there are fewer texts than rows.
-UNUSED = -1e9
 
 LOG_HALF = -math.log(2)
 
@@ -66,8 +63,7 @@ class GumbelTopKStep:
     ) -> None:
         # All rows begin as one text: the first step may continue it only once. Where
         # that text's key lies says nothing about which of its continuations win.
-        self._sums = torch.full((siblings,), UNUSED, dtype=torch.float64)
-        self._sums[0] = 0.0
+        self._sums = first_alone(siblings)
         self._keys = self._sums
         self._temperature = temperature
         self._generator = generator

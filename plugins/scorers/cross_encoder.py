@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from bot import hookimpl
+from bot.distributions import finite_logits, softmax
 from bot.errors import PluginError
 from bot.interfaces import Scorer, Tools
 from bot.model import Candidate, Turn
@@ -90,10 +91,6 @@ class CrossEncoder:
 
 def approvals(logits: NDArray[np.float32], column: int) -> NDArray[np.float64]:
     """Return the logits [n, 1] as they are, or the probability of a column [n, m]."""
-    # A logit that is no number speaks neither for a reply nor against it.
-    known = np.nan_to_num(logits.astype(np.float64), nan=0, posinf=1e4, neginf=-1e4)
-    if known.shape[1] == 1:
-        return known[:, 0]
-    powers = np.exp(known - known.max(axis=1, keepdims=True))
-    share: NDArray[np.float64] = powers[:, column] / powers.sum(axis=1)
-    return share
+    if logits.shape[1] == 1:
+        return finite_logits(logits)[:, 0]
+    return softmax(logits)[:, column]

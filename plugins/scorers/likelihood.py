@@ -14,18 +14,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from bot import hookimpl
+from bot.distributions import LogProbs, mean_log_prob
 from bot.interfaces import Scorer, Tools
 from bot.model import Candidate, Turn
-
-LogProbs = Sequence[float] | NDArray[np.float32]
-
-# A token that the model holds impossible (minus infinity) must not swallow the sum.
-_LEAST_LOG_PROB = -50.0
 
 
 class Likelihood:
@@ -71,7 +65,7 @@ class Likelihood:
             read = tools.log_probs([turn.prompt] * len(texts), texts)
             log_probs |= dict(zip(unread, read, strict=True))
         scores = {
-            position: normalised(found, self._settings.length_penalty)
+            position: mean_log_prob(found, self._settings.length_penalty)
             for position, found in log_probs.items()
             if len(found)
         }
@@ -80,10 +74,3 @@ class Likelihood:
         # A reply without tokens has no likelihood: it is put with the least likely.
         least = min(scores.values(), default=0.0)
         return [scores.get(position, least) for position in range(len(candidates))]
-
-
-def normalised(log_probs: LogProbs, length_penalty: float) -> float:
-    """Return the sum of log-probabilities over length to the power of the penalty."""
-    known = np.nan_to_num(np.asarray(log_probs, np.float64), nan=_LEAST_LOG_PROB)
-    clipped = np.clip(known, _LEAST_LOG_PROB, 0)
-    return float(clipped.sum() / len(clipped) ** length_penalty)

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from bot import hookimpl
+from bot.distributions import softmax
 from bot.errors import PluginError
 from bot.interfaces import Scorer, Tools
 from bot.model import Candidate, Turn
@@ -159,13 +160,9 @@ class Nli:
 
 def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the softmax of the rows of [n, m]; of [n, 1] the sigmoid."""
-    # A logit that is no number speaks neither for a claim nor against it.
-    known = np.nan_to_num(logits.astype(np.float64), nan=0, posinf=1e4, neginf=-1e4)
-    if known.shape[1] == 1:
-        known = np.hstack([known, np.zeros_like(known)])
-    powers = np.exp(known - known.max(axis=1, keepdims=True))
-    shares: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
-    return shares
+    if logits.shape[1] == 1:
+        logits = np.hstack([logits, np.zeros_like(logits)])
+    return softmax(logits)
 
 
 def aggregated(supports: Sequence[float], over: Over) -> float:

@@ -19,18 +19,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from bot import hookimpl
+from bot.distributions import mean_log_prob
 from bot.interfaces import Scorer, Tools
 from bot.model import Candidate, Turn
-
-LogProbs = Sequence[float] | NDArray[np.float32]
-
-# A token that the model holds impossible (minus infinity) must not swallow the mean.
-_LEAST_LOG_PROB = -50.0
 
 
 class Pmi:
@@ -76,11 +70,3 @@ class Pmi:
         # A reply without words has nothing from the passages: it is put last.
         least = min(scores.values())
         return [scores.get(place, least) for place in range(len(candidates))]
-
-
-def mean_log_prob(log_probs: LogProbs) -> float:
-    """Return the mean log-probability of a token, from -50 to 0; 0 without tokens."""
-    if not len(log_probs):
-        return 0.0
-    known = np.nan_to_num(np.asarray(log_probs, np.float64), nan=_LEAST_LOG_PROB)
-    return float(np.clip(known, _LEAST_LOG_PROB, 0).mean())

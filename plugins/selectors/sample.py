@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from bot import hookimpl
+from bot.distributions import comparable
 from bot.interfaces import Selector
 from bot.model import Candidate, Selection, Turn
 
@@ -60,12 +61,9 @@ def softmax(totals: Sequence[float | None], temperature: float) -> NDArray[np.fl
     """
     Return the probabilities; a total that is missing, or no number, counts as least.
     """
-    known = [t for t in totals if t is not None and math.isfinite(t)]
-    least = min(known, default=0.0)
-    logits = np.array(
-        [t if t is not None and math.isfinite(t) else least for t in totals],
-        dtype=np.float64,
-    )
+    found = [comparable(total) for total in totals]
+    least = min((total for total in found if total > -math.inf), default=0.0)
+    logits = np.maximum(found, least)
     weights = np.exp((logits - logits.max()) / temperature)
     chances: NDArray[np.float64] = weights / weights.sum()
     return chances

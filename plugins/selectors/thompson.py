@@ -16,7 +16,6 @@ The thumbs come from a JSON file, {"arms": {"quotation": {"up": 12, "down": 3}}}
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -25,6 +24,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bot import hookimpl
+from bot.distributions import comparable
 from bot.errors import ConfigError
 from bot.interfaces import Selector
 from bot.model import Candidate, Selection, Turn
@@ -127,10 +127,7 @@ def first_of_arms(ranked: Sequence[Candidate], within: float) -> dict[str, int]:
     Return the best-ranked position of each arm among the totals that are near the best
     one. A total that is missing is near none, unless nobody has one.
     """
-    totals = [
-        one.total if one.total is not None and math.isfinite(one.total) else -math.inf
-        for one in ranked
-    ]
+    totals = [comparable(one.total) for one in ranked]
     bar = max(totals) - within
     first: dict[str, int] = {}
     for position, (one, total) in enumerate(zip(ranked, totals, strict=True)):

@@ -282,3 +282,11 @@ def test_the_reason_names_the_entry_and_not_the_word() -> None:
 def test_a_list_that_cannot_match_is_refused(phrases: list[str]) -> None:
     with pytest.raises(ValidationError):
         Blocklist.Settings.model_validate({"phrases": phrases})
+
+
+def test_a_blocked_word_is_found_inside_a_run_of_any_spaceless_script() -> None:
+    blocklist = Blocklist(Blocklist.Settings(phrases=("ပြန်", "ページ・番号")))
+
+    verdicts = kept(blocklist, "ငွေပြန်အမ်း", "ページ番号", "ငွေ")
+
+    assert verdicts == [False, False, True]

@@ -24,7 +24,14 @@ MODULES = sorted(
     for path in FOLDER.glob("*/*.py")
     if path.stem != "__init__"
 )
-ALLOWED = {"bot", "bot.interfaces", "bot.model", "bot.errors", "bot.text"}
+ALLOWED = {
+    "bot",
+    "bot.distributions",
+    "bot.errors",
+    "bot.interfaces",
+    "bot.model",
+    "bot.text",
+}
 
 
 def plugin_class(module: str) -> type[Any]:

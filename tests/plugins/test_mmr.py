@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bot.distributions import scaled
 from bot.interfaces import Reranker
 from bot.testing import FakeTools, a_candidate, a_tools, a_turn
 from bot.testing.contracts import RerankerContract
-from plugins.rerankers.mmr import Mmr, greedy_mmr, scaled
+from plugins.rerankers.mmr import Mmr, greedy_mmr
 
 
 class TestMmrKeepsTheContract(RerankerContract):

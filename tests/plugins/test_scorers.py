@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bot.distributions import mean_log_prob
 from bot.interfaces import Scorer
 from bot.testing import FakeTools, a_candidate, a_passage, a_tools, a_turn
 from bot.testing.contracts import ScorerContract
@@ -16,7 +17,7 @@ from bot.text import content_words
 from plugins.scorers.consensus import Consensus, mean_agreement, novel_overlap
 from plugins.scorers.coverage import Coverage, covered, idf
 from plugins.scorers.groundedness import Groundedness, precision
-from plugins.scorers.likelihood import Likelihood, normalised
+from plugins.scorers.likelihood import Likelihood
 from plugins.scorers.relevance import Relevance
 
 UTILITIES = ["novel", "token-f1", "rouge-l", "embedding", "both"]
@@ -240,11 +241,11 @@ def test_a_quotation_is_wholly_supported(text: str) -> None:
 
 
 def test_likelihood_is_the_mean_log_probability() -> None:
-    assert normalised([-1.0, -2.0, -3.0], length_penalty=1) == pytest.approx(-2)
+    assert mean_log_prob([-1.0, -2.0, -3.0], exponent=1) == pytest.approx(-2)
 
 
 def test_no_penalty_compares_whole_texts() -> None:
-    assert normalised([-1.0, -2.0, -3.0], length_penalty=0) == pytest.approx(-6)
+    assert mean_log_prob([-1.0, -2.0, -3.0], exponent=0) == pytest.approx(-6)
 
 
 def test_what_the_model_did_not_write_is_read_in_one_call() -> None:
@@ -294,7 +295,7 @@ def test_a_reply_without_tokens_is_put_with_the_least_likely() -> None:
 def test_an_impossible_token_leaves_the_likelihood_finite_and_at_most_0(
     log_probs: list[float], penalty: float
 ) -> None:
-    assert -math.inf < normalised(log_probs, penalty) <= 0
+    assert -math.inf < mean_log_prob(log_probs, penalty) <= 0
 
 
 # consensus

@@ -18,7 +18,7 @@ from bot.errors import PluginError
 from bot.interfaces import LogitsProcessor, Vocabulary
 from bot.testing import FakeVocabulary, a_turn
 from bot.testing.contracts import LogitsProcessorContract
-from plugins.logits.blocked_words import BlockedWords, folded
+from plugins.logits.blocked_words import BlockedWords, read
 
 
 class ByteVocabulary:
@@ -226,7 +226,7 @@ def test_exactly_those_tokens_are_blocked_that_would_say_a_word(
 def test_folding_the_parts_folds_the_whole_up_to_the_order_of_marks(
     one: str, other: str
 ) -> None:
-    assert sorted(folded(one) + folded(other)) == sorted(folded(one + other))
+    assert sorted(read(one) + read(other)) == sorted(read(one + other))
 
 
 def test_without_a_vocabulary_it_says_what_is_missing() -> None:

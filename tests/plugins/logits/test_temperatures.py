@@ -11,10 +11,11 @@ from hypothesis import settings as checked
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from bot.distributions import entropy
 from bot.interfaces import LogitsProcessor
 from bot.testing import a_turn
 from bot.testing.contracts import LogitsProcessorContract
-from plugins.logits.entropy_temperature import EntropyTemperature, entropy
+from plugins.logits.entropy_temperature import EntropyTemperature
 from plugins.logits.temperature_ladder import TemperatureLadder, ladder
 
 
@@ -44,7 +45,7 @@ def adapted(logits: torch.Tensor, **settings: float) -> torch.Tensor:
 def test_the_entropy_is_in_nats_and_impossible_tokens_add_nothing() -> None:
     logits = torch.tensor([[0.0, 0.0, 0.0, 0.0], [1.0, 1.0, -torch.inf, -torch.inf]])
 
-    found = entropy(logits).flatten().tolist()
+    found = entropy(logits.log_softmax(dim=-1)).flatten().tolist()
 
     assert found == pytest.approx([math.log(4), math.log(2)])
 

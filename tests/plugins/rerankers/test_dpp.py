@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from bot.distributions import scaled
 from bot.interfaces import Reranker
 from bot.testing import FakeTools, a_candidate, a_tools, a_turn
 from bot.testing.contracts import RerankerContract
-from plugins.rerankers.dpp import Dpp, greedy_map, scaled, similarities
+from plugins.rerankers.dpp import Dpp, greedy_map, similarities
 
 
 class TestDppKeepsTheContract(RerankerContract):
