@@ -12,12 +12,9 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationInfo,
@@ -25,20 +22,15 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from bot.actions_config import ActionsConfig
 from bot.model import Address
+from bot.sections import HOUR_S, Section, api_key, server_url
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 TEN_YEARS_D = 3650  # as good as for ever, and far from what a timedelta cannot hold
-HOUR_S = 3600
 SHORT_PROMPT = 200  # tokens that instructions and a question take at least
 SLACK = 1e-9  # of shares that add up to one
-
-
-class Section(BaseModel):
-    """A part of the file: frozen, unknown keys and infinite numbers refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 REDIS_SCHEMES = (
@@ -109,30 +101,6 @@ class KnowledgeConfig(Section):
     )
 
 
-def _server_url(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        right = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-    except ValueError:  # no number for a port, half an IPv6 address
-        right = False
-    if not right or "@" in url:
-        raise PydanticCustomError(
-            "server_url",
-            "not the address of a server; write http://host:port/v1 or https://…/v1, "
-            "without a name or password",
-        )
-    return url
-
-
-def _api_key(secret: SecretStr) -> SecretStr:
-    key = secret.get_secret_value().strip()  # files and shells leave a line's end
-    if not (key and key.isascii() and key.isprintable()):
-        raise PydanticCustomError(
-            "api_key", "empty, or with a character that HTTP cannot send in a header"
-        )
-    return SecretStr(key)
-
-
 class GenerationConfig(Section):
     backend: Literal["transformers", "openai"] = Field(
         "transformers",
@@ -143,13 +111,13 @@ class GenerationConfig(Section):
         description="source of the generator's weights; with backend openai, what the "
         "server calls the model"
     )
-    url: Annotated[str, AfterValidator(_server_url)] | None = Field(
+    url: Annotated[str, AfterValidator(server_url)] | None = Field(
         None,
         validate_default=True,
         description="the address of a server with OpenAI's completions, such as "
         "http://127.0.0.1:8000/v1, for backend openai",
     )
-    api_key: Annotated[SecretStr, AfterValidator(_api_key)] | None = Field(
+    api_key: Annotated[SecretStr, AfterValidator(api_key)] | None = Field(
         None, description="the server's key, if it wants one; for backend openai"
     )
     context_tokens: int | None = Field(
@@ -532,6 +500,7 @@ class Config(Section):
     channels: tuple[Channel, ...] = Field(
         (), description="narrower settings; the first match counts"
     )
+    actions: ActionsConfig = ActionsConfig()
     experiment: ExperimentConfig | None = Field(
         None, description="live conversations split between configurations"
     )

@@ -268,7 +268,7 @@ def _sentence(problem: dict[str, Any], model: type[BaseModel], where: str) -> st
         case "missing":
             return f"{key}: missing; it needs {_description(model, location)}"
         # These may hold a secret, so what was found is not shown.
-        case "redis_url" | "server_url" | "api_key" | "other_backend":
+        case "redis_url" | "server_url" | "api_key" | "other_backend" | "one_source":
             return f"{key}: {problem['msg']}"
         case _:
             expected = problem["msg"][0].lower() + problem["msg"][1:]

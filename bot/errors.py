@@ -9,6 +9,7 @@ What can go wrong, sorted by who can put it right.
     ├── PluginError      the plugin's author: it raised, hung, or answered nonsense
     ├── TurnError        this turn alone; the customer gets the apology
     │   ├── TurnCancelled    the customer or a newer message stopped it
+    │   ├── ActionError      an action crashed, hung, rejected, or was not there
     │   └── Overloaded       too many sets wait for the generator already
     └── DeliveryError    a connector could not send a reply
 
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Sequence
+from typing import Literal
 
 
 class ChorusError(Exception):
@@ -70,6 +72,21 @@ class TurnError(ChorusError):
 
 class TurnCancelled(TurnError):
     """The turn was stopped on request before it had an answer."""
+
+
+ActionFault = Literal["missing", "rejected", "crashed", "late", "away", "nonsense"]
+
+
+class ActionError(TurnError):
+    """
+    An action has not done its work; `fault` says how: nobody has it, it rejected the
+    call, raised, took too long, its server could not be reached, or its answer is none.
+    """
+
+    def __init__(self, action: str, fault: ActionFault, message: str) -> None:
+        self.action = action
+        self.fault = fault
+        super().__init__(f"action {action!r}: {message}")
 
 
 class Overloaded(TurnError):

@@ -19,8 +19,34 @@ from urllib.parse import quote, unquote
 # pydantic reads this file's annotations at run time, so imports are not type-only.
 from pydantic import JsonValue
 
+# From "slot" on, these are the events of rasa-sdk, by its own names, with its fields in
+# `data` (rasa_sdk/events.py); "intent" is a reminder that came due.
 EventKind = Literal[
-    "message", "command", "button", "cancel", "reply", "slot", "action", "feedback"
+    "message",
+    "command",
+    "button",
+    "cancel",
+    "feedback",
+    "intent",
+    "reply",
+    "slot",
+    "action",
+    "active_loop",
+    "loop_interrupted",
+    "followup",
+    "restart",
+    "rewind",
+    "undo",
+    "reset_slots",
+    "pause",
+    "resume",
+    "reminder",
+    "cancel_reminder",
+    "session_started",
+    "session_ended",
+    "action_execution_rejected",
+    "export",
+    "agent",
 ]
 Finish = Literal["stop", "length", "block", "cancelled", "written"]
 
@@ -85,8 +111,7 @@ def digest_of(key: str) -> str:
 class Event:
     """
     One fact in a conversation. Connectors hand in `message`, `command`, `button`,
-    `cancel` and `feedback` events; the log also holds `reply`, `slot` and `action`
-    events.
+    `cancel` and `feedback` events; the log also holds what the bot said and did.
 
     `id` is derived from the content by whoever made the event, so that the same fact
     delivered twice has the same id. A command's `text` is `name arguments…`. `data` of
@@ -227,14 +252,23 @@ class Button:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
     """
-    What is sent: Markdown and hints, never a platform's JSON. `feedback` asks the
-    customer whether it helped, where the platform can.
+    What is sent: Markdown and hints. `feedback` asks the customer whether it helped,
+    `images` are URLs of pictures to show under the text; where a platform cannot, it
+    leaves them out, or writes a picture's address. `custom` is what an action sent as
+    JSON of its own: a connector shows what it knows of it, such as Slack's `blocks`.
     """
 
     text: str
     citations: Sequence[Citation] = ()
     buttons: Sequence[Button] = ()
     feedback: bool = False
+    images: Sequence[str] = ()
+    custom: Sequence[Mapping[str, JsonValue]] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing in it to be sent."""
+        return not (self.text or self.images or self.custom)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,8 +287,26 @@ class ActionResult:
     slots: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionRun:
+    """
+    An action, form or response template of the configuration that ran in a turn:
+    `trigger` says why it did, `where` it is ("in process", a server's address, "core"),
+    `events` are rasa-sdk's (see rasa_sdk/events.py), in order, and `said` the texts of
+    its responses. `problem` says why it failed; there are no events then.
+    """
+
+    name: str
+    trigger: str
+    where: str = "core"
+    ms: float = 0.0
+    events: Sequence[Mapping[str, JsonValue]] = ()
+    said: Sequence[str] = ()
+    problem: str = ""
+
+
 Outcome = Literal[
-    "answered", "declined", "direct", "failed", "cancelled", "handed_over"
+    "answered", "declined", "direct", "acted", "failed", "cancelled", "handed_over"
 ]
 
 
@@ -269,6 +321,8 @@ class Record:
     sent; `why` says why this reply and no other. In a record that was kept, the turn is
     without its history, which the log and the prompt have. `arm` names the experiment
     and the arm that answered, `shorter/brief`; it is empty where there was none.
+    `actions` are what ran, in order, and `slots` what they changed, None for what they
+    cleared.
     """
 
     turn: Turn
@@ -282,3 +336,5 @@ class Record:
     problems: Sequence[str] = ()
     ms: Mapping[str, float] = field(default_factory=dict)
     arm: str = ""
+    actions: Sequence[ActionRun] = ()
+    slots: Mapping[str, JsonValue] = field(default_factory=dict)

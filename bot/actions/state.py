@@ -1,0 +1,125 @@
+"""
+What a conversation's events add up to: slots, the open form, what still counts.
+
+Pure functions. An open form is kept among the slots, under a name that no slot has,
+so that it is kept, expires and is erased with them. Events mean what they mean in Rasa
+3.6 (rasa/shared/core/events.py), except that a session that ended is followed by a new
+one as soon as the customer writes again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from pydantic import JsonValue
+
+from bot.actions.calls import JsonObject
+from bot.model import Event
+
+LOOP = "chorus:active_loop"  # no slot's name has a colon
+REQUESTED = "requested_slot"  # Rasa's own name: actions set it
+STARTS_ANEW = frozenset({"restart", "session_started", "session_ended"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DialogueState:
+    """
+    The slots by name (what was never set is not there), the form that is open, and
+    the events that led to it, oldest first.
+    """
+
+    slots: Mapping[str, JsonValue] = field(default_factory=dict)
+    loop: str | None = None
+    interrupted: bool = False
+    events: Sequence[JsonObject] = ()
+
+    @property
+    def requested(self) -> str | None:
+        """The slot that the open form asks for."""
+        slot = self.slots.get(REQUESTED)
+        return slot if isinstance(slot, str) else None
+
+
+def begun(kept: Mapping[str, JsonValue], events: Sequence[JsonObject]) -> DialogueState:
+    """Return the state of a turn that begins with the slots that were kept."""
+    loop = kept.get(LOOP)
+    slots = {name: value for name, value in kept.items() if name != LOOP}
+    name = loop.get("name") if isinstance(loop, dict) else None
+    return DialogueState(
+        slots=slots, loop=name if isinstance(name, str) else None, events=events
+    )
+
+
+def applied(
+    state: DialogueState, event: JsonObject, initial: Mapping[str, JsonValue]
+) -> DialogueState:
+    """Return the state after one more event; `initial` are the slots' first values."""
+    state = replace(state, events=(*state.events, event))
+    match event.get("event"):
+        case "slot":
+            return _with_slot(state, event.get("name"), event.get("value"))
+        case "reset_slots":
+            return replace(state, slots=dict(initial))
+        case kind if kind in STARTS_ANEW:
+            return replace(state, slots=dict(initial), loop=None, interrupted=False)
+        case "active_loop":
+            name = event.get("name")
+            loop = name if isinstance(name, str) else None
+            state = replace(state, loop=loop, interrupted=False)
+            return state if loop else _with_slot(state, REQUESTED, None)
+        case "loop_interrupted":
+            return replace(state, interrupted=bool(event.get("is_interrupted")))
+        case _:
+            return state
+
+
+def changes(
+    kept: Mapping[str, JsonValue], state: DialogueState
+) -> dict[str, JsonValue]:
+    """Return what is to be kept otherwise than it was; None clears a slot."""
+    loop: JsonValue = {"name": state.loop} if state.loop else None
+    after = {name: value for name, value in state.slots.items() if value is not None}
+    if loop is not None:
+        after[LOOP] = loop
+    gone: dict[str, JsonValue] = dict.fromkeys(kept.keys() - after.keys())
+    return gone | {
+        name: value
+        for name, value in after.items()
+        if name not in kept or kept[name] != value
+    }
+
+
+def what_counts(history: Sequence[Event]) -> list[Event]:
+    """
+    Return the events that were not taken back: those after the last restart or session,
+    without what a `rewind` (the last message and what came of it) or an `undo` (the
+    last action and what came of it) took back.
+    """
+    counting: list[Event] = []
+    for event in history:
+        match event.kind:
+            case kind if kind in STARTS_ANEW:
+                counting = []
+            case "rewind":
+                _take_back(counting, {"message", "command", "intent"})
+            case "undo":
+                _take_back(counting, {"action"})
+            case _:
+                counting.append(event)
+    return counting
+
+
+def _take_back(events: list[Event], kinds: set[str]) -> None:
+    for place in range(len(events) - 1, -1, -1):
+        if events[place].kind in kinds:
+            del events[place:]
+            return
+
+
+def _with_slot(
+    state: DialogueState, name: JsonValue, value: JsonValue
+) -> DialogueState:
+    if not isinstance(name, str) or name == LOOP:
+        return state
+    return replace(state, slots={**state.slots, name: value})

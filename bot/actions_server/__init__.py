@@ -1,0 +1,1 @@
+"""Chorus inside Rasa: the webhook, the NLG and the gRPC service of an action server."""
