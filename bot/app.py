@@ -12,6 +12,7 @@ import asyncio
 import logging
 import math
 import secrets
+import sys
 from collections.abc import (
     AsyncIterator,
     Callable,
@@ -27,9 +28,11 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import orjson
 import platformdirs
 
 from bot import config_file, experiment, explain, plugin_manager
+from bot.actions_config import ActionsConfig, ActionsServerConfig
 from bot.channels import ChannelPlugins
 from bot.config import (
     BASE,
@@ -56,6 +59,8 @@ from bot.ranking import Classifies, Ranking
 from bot.turn import Answerer, Pipeline
 
 if TYPE_CHECKING:
+    from bot.actions.dialogue import Dialogue
+    from bot.actions_server.server import ActionsServer
     from bot.conversation import worker
     from bot.conversation.manager import ConversationManager, Role
     from bot.conversation.redis_server import EmbeddedRedis
@@ -96,6 +101,7 @@ class App:
         self._progress = progress
         self._loaded = loaded or _Loaded()
         self._folder = folder  # the file's, which the arms' files are relative to
+        self._dialogue: Dialogue | None = None
 
     @classmethod
     def from_file(cls, path: Path, progress: Progress) -> App:
@@ -109,6 +115,10 @@ class App:
         )
         problems += [f"{path}: {problem}" for problem in _missing_paths(draft.config)]
         problems += _load_arms(draft.config, path.parent)[1]
+        problems += [
+            f"{path}: {problem}"
+            for problem in _wrong_actions(draft.config, plugins, path.parent)
+        ]
         if problems:
             raise ConfigError(config_file.in_order(problems, draft.keys, f"{path}: "))
         return cls(draft.config, plugins, progress, folder=path.parent)
@@ -331,7 +341,83 @@ class App:
             embedder=self.embedder(),
             inference=self.inference,
             classifiers=self.classifiers(),
+            dialogue=self.dialogue(),
         )
+
+    # Actions
+
+    def dialogue(self) -> Dialogue | None:
+        """Return what answers messages by actions; None where there are none."""
+        if self._dialogue is None and self._acts():
+            self._dialogue = self._new_dialogue()
+        return self._dialogue
+
+    def _acts(self) -> bool:
+        return self.config.actions != ActionsConfig() or bool(self.plugins.actions)
+
+    def _new_dialogue(self) -> Dialogue:
+        from bot.actions import domain, places
+        from bot.actions.dialogue import Dialogue
+        from bot.actions.doing import Parts
+        from bot.actions.responses import Responses
+        from bot.actions.rules import Rules
+        from bot.actions.runner import Runner
+
+        actions = self.config.actions
+        built, problems = places.load(actions, self.plugins.actions)
+        if problems:
+            raise ConfigError(problems)
+        names = places.known_names(actions, built)
+        return Dialogue(
+            parts=Parts(
+                config=actions,
+                runner=Runner(built),
+                rules=Rules(actions.rules, self.embedder().embed),
+                responses=Responses(actions.responses),
+                domain=orjson.dumps(domain.domain_of(actions, names)),
+            ),
+            model=self.language_model(),
+            persona=self.config.persona,
+            plugins={one.name: one.description for one in self.plugins.actions},
+        )
+
+    async def _close_actions(self) -> None:
+        if self._dialogue is not None:
+            await self._dialogue.parts.runner.close()
+
+    @asynccontextmanager
+    async def serving_rasa(
+        self, settings: ActionsServerConfig
+    ) -> AsyncIterator[ActionsServer]:
+        """Load everything, then serve actions, replies and wordings to Rasa."""
+        from bot.actions.responses import Responses
+        from bot.actions.runner import Runner
+        from bot.actions_server.replying import Replying
+        from bot.actions_server.server import ActionsServer, check
+        from bot.actions_server.service import Service
+        from bot.actions_server.wording import Wordings
+
+        check(settings)  # before the model is loaded for nothing
+        loaded = await asyncio.to_thread(self.answerer)
+        parts = loaded.dialogue.parts if loaded.dialogue else None
+        # Which actions run, and when, is Rasa's to say here.
+        answerer = replace(loaded, dialogue=None)
+        config = self.config
+        service = Service(
+            runner=parts.runner if parts else Runner(()),
+            replying=Replying(answers=answerer, config=config),
+            wordings=Wordings(
+                responses=Responses(config.actions.responses),
+                words=answerer,
+                config=config,
+            ),
+        )
+        async with AsyncExitStack() as opened:
+            opened.push_async_callback(self._close_actions)
+            await self._plugins.bot_started()
+            opened.push_async_callback(self._plugins.bot_stopped)
+            server = ActionsServer(settings=settings, service=service)
+            yield await opened.enter_async_context(server)
 
     def _pipeline(
         self, plugins: Plugins, channel: Channel | None, retriever: HybridRetriever
@@ -441,12 +527,14 @@ class App:
                 answering = self._answering(arms, store)
                 loaded = await opened.enter_async_context(answering)
                 answers.answerer, after_commit = loaded
+                answers.dialogue = await asyncio.to_thread(self.dialogue)
+                opened.push_async_callback(self._close_actions)
             manager = ConversationManager(
                 store=store,
                 answerer=answers.answerer,
                 connectors=connectors,
                 observers=observers,
-                actions=self.plugins.actions,
+                actions=answers.dialogue,
                 explain=explain.text,
                 config=self.config,
                 clock=lambda: datetime.now(UTC),
@@ -557,9 +645,10 @@ def _embedder(config: Config) -> tuple[object, ...]:
 
 @dataclass(slots=True)
 class _Answers:
-    """Who answers, once everything that it needs is loaded."""
+    """Who answers, once everything that it needs is loaded, and by which actions."""
 
     answerer: worker.Answerer | None = None
+    dialogue: Dialogue | None = None
 
     async def trouble(self) -> str | None:
         loaded = self.answerer is not None
@@ -643,6 +732,27 @@ def _load_arms(
         found[name] = (own, plugins)
         problems += wrong
     return found, problems
+
+
+def _wrong_actions(
+    config: Config, plugins: ChannelPlugins, folder: Path
+) -> Iterable[str]:
+    """Load the classes of actions; yield what is wrong with them and their rules."""
+    actions = config.actions
+    if actions == ActionsConfig():
+        return
+    from bot.actions import places, rules
+    from bot.actions.doing import CORE
+
+    # As with `python -m rasa_sdk`: modules that lie beside the file can be named.
+    if str(folder.resolve()) not in sys.path:
+        sys.path.append(str(folder.resolve()))
+    built, problems = places.load(actions, plugins.everywhere.actions)
+    yield from problems
+    if not problems:
+        names = places.known_names(actions, built)
+        all_known = places.are_all_known(actions)
+        yield from rules.problems(actions, [*names, *CORE], all_known=all_known)
 
 
 def _missing_paths(config: Config) -> Iterable[str]:

@@ -24,12 +24,13 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from pydantic import BaseModel
 
 from bot import config_file, metrics
+from bot.actions.doing import Acting
 from bot.channels import ChannelPlugins
 from bot.config import BASE, Config, ExperimentConfig
 from bot.errors import ConfigError, StoreError, TurnError, place_of
 from bot.model import Address, Candidate, Event, Record, Reply, Turn
 from bot.plugin_manager import Plugins
-from bot.turn import Answerer, Pipeline
+from bot.turn import Answerer, Pipeline, unwatched
 
 if TYPE_CHECKING:
     from bot.conversation.worker import Answerer as Answers
@@ -160,10 +161,14 @@ class Arms:
     answerers: Mapping[str, Answers]
 
     async def answer(
-        self, turn: Turn, cancelled: threading.Event, show: Callable[[str], None]
+        self,
+        turn: Turn,
+        cancelled: threading.Event,
+        show: Callable[[str], None],
+        acting: Acting = unwatched,
     ) -> Record:
         arm = answering_arm(self.experiment, turn.message.address)
-        return await self.answerers[arm].answer(turn, cancelled, show)
+        return await self.answerers[arm].answer(turn, cancelled, show, acting)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,7 +319,9 @@ class Shadows:
 
     async def _answer(self, arm: str, turn: Turn) -> None:
         try:
-            shadow = await self._answerers[arm].answer(turn, self._ended, _unseen)
+            shadow = await self._answerers[arm].answer(
+                turn, self._ended, _unseen, unwatched
+            )
             if not await self._keeper.keep(shadow):
                 logger.info(
                     "the shadow of turn %s is dropped: its record is gone", turn.id

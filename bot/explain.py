@@ -7,13 +7,13 @@ same text serves `chorus explain` and the customer's `/why`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import JsonValue, TypeAdapter
 
-from bot.model import Candidate, Passage, Record
+from bot.model import ActionRun, Candidate, Passage, Record
 
 _RECORD = TypeAdapter(Record)
 
@@ -42,6 +42,15 @@ def contract(record: Record) -> dict[str, Any]:
         ],
         "chosen": record.chosen,
         "why": record.why,
+        "actions": [
+            {
+                "name": run.name,
+                "trigger": run.trigger,
+                "events": [dict(event) for event in run.events],
+                "problem": run.problem,
+            }
+            for run in record.actions
+        ],
         "passages": [
             {"source": passage.source, "text": passage.text, "score": passage.score}
             for passage in record.turn.passages
@@ -74,6 +83,7 @@ def text(record: Record, ratings: Sequence[int] = ()) -> str:
         f"**Reply** {record.reply.text}",
         f"**Why** {record.why}",
         _judged(ratings),
+        _actions(record.actions),
         _passages(record.turn.passages),
         _candidates(candidates, record.chosen),
         _contributions(candidates),
@@ -110,6 +120,30 @@ def place(passage: Passage) -> str:
 def _judged(ratings: Sequence[int]) -> str:
     good, bad = ratings.count(1), ratings.count(-1)
     return f"**Judged** good by {good}, bad by {bad}" if ratings else ""
+
+
+def _actions(runs: Sequence[ActionRun]) -> str:
+    rows = [
+        [
+            run.name,
+            run.trigger,
+            run.where,
+            f"{run.ms:.1f}",
+            "; ".join(_event(event) for event in run.events),
+            run.problem or " / ".join(_short(said) for said in run.said),
+        ]
+        for run in runs
+    ]
+    columns = ["action", "why it ran", "where", "ms", "events", "said"]
+    return _table("Actions", columns, rows)
+
+
+def _event(event: Mapping[str, JsonValue]) -> str:
+    """Say one of rasa-sdk's events: `slot order_number = LB-10023`, `restart`."""
+    kind, name = event.get("event"), event.get("name") or event.get("intent") or ""
+    if kind == "slot":
+        return f"slot {name} = {_short(str(event.get('value')), 60)}"
+    return f"{kind} {name}".rstrip()
 
 
 def _passages(passages: Sequence[Passage]) -> str:

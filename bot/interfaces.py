@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
+    from pydantic import JsonValue
     from torch import Tensor
 
     from bot.model import (
@@ -120,6 +121,15 @@ class ChatMessage:
 
     role: Literal["system", "user", "assistant"]
     content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolSchema:
+    """A function the model may call; `parameters` is the JSON Schema of an object."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, JsonValue]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -261,7 +271,8 @@ class LanguageModel(Named, Protocol):
     The seam behind which an engine works. Every method may be called from several
     threads at once; `generate` and `log_probs` return when their work is done.
 
-    `render` applies the model's chat template and opens the assistant's part.
+    `render` applies the model's chat template and opens the assistant's part; `tools`
+    are told in the template's own words, or at the end of the system's message.
     `generate` raises TurnCancelled, PluginError for a plugin that breaks its contract,
     Overloaded when too many sets wait already, and TurnError for a set that cannot be
     written.
@@ -270,7 +281,9 @@ class LanguageModel(Named, Protocol):
     @property
     def context_tokens(self) -> int: ...
     def count_tokens(self, text: str) -> int: ...
-    def render(self, messages: Sequence[ChatMessage]) -> str: ...
+    def render(
+        self, messages: Sequence[ChatMessage], tools: Sequence[ToolSchema] = ()
+    ) -> str: ...
     def generate(self, request: GenerationRequest) -> list[Candidate]: ...
     def log_probs(
         self, prompts: Sequence[str], continuations: Sequence[str]

@@ -27,12 +27,16 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from bot.errors import ActionFault
 from bot.interfaces import Accepted
 from bot.model import Record
 
 Leased = Literal["lane", "outbox"]
 Delivery = Literal["ok", "rejected", "later", "unknown"]
 SetOutcome = Literal["written", "cancelled", "failed", "refused"]
+ActionOutcome = ActionFault | Literal["done", "cancelled"]
+
+UNKNOWN_ACTION = "unknown"
 
 # What generate_latest writes; servers that know only this version read it too.
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -99,6 +103,19 @@ def delivered(platform: str, outcome: Delivery) -> None:
 def set_over(outcome: SetOutcome) -> None:
     """Count a candidate set by what became of it."""
     _SETS.labels(outcome).inc()
+
+
+def action_over(action: str, outcome: ActionOutcome, seconds: float) -> None:
+    """
+    Count and time a run of an action. `action` has to be one that somebody has; beyond
+    so many names, which only a server makes up, they are one.
+    """
+    if action not in _ACTIONS_COUNTED:
+        if len(_ACTIONS_COUNTED) >= _MOST_ACTIONS:
+            action = UNKNOWN_ACTION
+        _ACTIONS_COUNTED.add(action)
+    _ACTIONS.labels(action, outcome).inc()
+    _ACTION_SECONDS.labels(action).observe(seconds)
 
 
 def first_token(seconds: float) -> None:
@@ -293,6 +310,21 @@ _SETS = Counter(
     "chorus_sets_total",
     "Candidate sets that are over, by outcome.",
     ["outcome"],
+    registry=_REGISTRY,
+)
+_MOST_ACTIONS = 200
+_ACTIONS_COUNTED: set[str] = set()
+_ACTIONS = Counter(
+    "chorus_actions_total",
+    "Runs of actions, by outcome.",
+    ["action", "outcome"],
+    registry=_REGISTRY,
+)
+_ACTION_SECONDS = Histogram(
+    "chorus_action_seconds",
+    "Time of actions' runs.",
+    ["action"],
+    buckets=_BUCKETS,
     registry=_REGISTRY,
 )
 _TOKENS = Counter(

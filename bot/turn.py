@@ -19,6 +19,11 @@ from functools import partial
 from typing import Any, Protocol
 
 from bot import metrics
+from bot.actions import rewording
+from bot.actions.dialogue import Dialogue
+from bot.actions.doing import Acted, Acting, Doing, Watch
+from bot.actions.replies import Said, joined
+from bot.actions.state import what_counts
 from bot.blocks import in_blocks
 from bot.citing import cited
 from bot.config import Config, RepliesConfig
@@ -92,6 +97,7 @@ class _Progress:
     ms: dict[str, float] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     parts: Sequence[str] = ()
+    doing: Doing | None = None
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -113,12 +119,29 @@ class _Progress:
         self.ms.setdefault(name, 1000 * (time.perf_counter() - self.began))
 
 
+async def unwatched() -> None:
+    """Nobody has to know that an action is about to run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wording:
+    """A text in the model's words, and how it was chosen; `chosen` None: as it was."""
+
+    text: str
+    why: str
+    candidates: Sequence[Candidate] = ()
+    chosen: int | None = None
+    orders: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    problems: Sequence[str] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answerer:
     """
     Answers turns; `pipeline` gives each address the pipeline of its channel. A turn in
     the `background`, such as an evaluation's, lets customers' go first and is not
-    counted among them. `arm` is what its records name, where there is an experiment.
+    counted among them; no action runs in it. `arm` is what its records name, where
+    there is an experiment.
     """
 
     config: Config
@@ -127,21 +150,28 @@ class Answerer:
     embedder: Embedder
     inference: InferenceThread
     classifiers: Mapping[str, Classifies] = field(default_factory=dict)
+    dialogue: Dialogue | None = None
     background: bool = False
     arm: str = ""
 
     async def answer(
-        self, turn: Turn, cancelled: threading.Event, show: Callable[[str], None]
+        self,
+        turn: Turn,
+        cancelled: threading.Event,
+        show: Callable[[str], None],
+        acting: Acting = unwatched,
     ) -> Record:
         """
-        Return the turn's record. `show` is told the reply as far as it is settled. It
-        raises nothing but asyncio's cancellation.
+        Return the turn's record. `show` is told the reply as far as it is settled;
+        `acting` is awaited before the first action runs. It raises nothing but
+        asyncio's cancellation.
         """
         pipeline = self.pipeline(turn.message.address)
-        progress = _Progress(turn=turn)
+        progress = _Progress(turn=replace(turn, history=what_counts(turn.history)))
         with progress.stage("total"):
             try:
-                record = await self._answered(pipeline, progress, cancelled, show)
+                watch = Watch(cancelled=cancelled, show=show, acting=acting)
+                record = await self._answered(pipeline, progress, watch)
             except TurnCancelled:
                 record = self._ended(progress, "cancelled", "the customer stopped it")
             # Strangers' code and the machine itself can fail in any way; the customer
@@ -166,32 +196,150 @@ class Answerer:
         return Questions(self.inference, self.config.ranking.plugin_timeout_s)
 
     async def _answered(
+        self, pipeline: Pipeline, progress: _Progress, watch: Watch
+    ) -> Record:
+        await pipeline.plugins.turn_started(progress.turn)
+        if progress.turn.message.kind == "message":
+            reason = await pipeline.plugins.needs_person(progress.turn)
+            if reason is not None:
+                return self._handed_over(progress, reason)
+            direct = await pipeline.plugins.answer_directly(progress.turn)
+            if direct is not None:
+                return self._direct(progress, direct)
+        acted = await self._act(pipeline, progress, watch)
+        if acted is None:
+            return await self._from_knowledge(pipeline, progress, watch)
+        if acted.problem or not acted.generates:
+            return await self._acted(pipeline, progress, acted, watch)
+        record = await self._from_knowledge(pipeline, progress, watch)
+        return _between(acted, record)
+
+    # Actions
+
+    async def _act(
+        self, pipeline: Pipeline, progress: _Progress, watch: Watch
+    ) -> Acted | None:
+        """Let actions answer; None where the message is for none of them."""
+        if self.dialogue is None or self.background:
+            return None
+
+        async def generate(request: GenerationRequest) -> list[Candidate]:
+            settings = self.config.generation
+            own = replace(
+                request, cancelled=watch.cancelled, timeout_s=settings.timeout_s
+            )
+            return await apart(partial(self.model.generate, own))
+
+        doing = progress.doing = self.dialogue.begin(progress.turn, watch)
+        with progress.stage("act"):
+            await self.dialogue.answer(doing, generate)
+        acted = doing.acted()
+        if acted is None:
+            if progress.turn.message.kind == "message":
+                return None
+            raise TurnError("no action is there for it; see actions.rules")
+        progress.problems += acted.problems
+        if acted.problem:
+            error = TurnError(acted.problem)
+            await pipeline.plugins.turn_failed(progress.turn, error)
+        return acted
+
+    async def _acted(
+        self, pipeline: Pipeline, progress: _Progress, acted: Acted, watch: Watch
+    ) -> Record:
+        """Return what actions said, or the apology, as the turn's record."""
+        said = [*acted.said, *acted.asks]
+        if acted.problem:
+            apology = Said(reply=Reply(text=self._replies(progress).apology))
+            record = self._record(progress, "failed", Reply(text=""), acted.problem)
+            return replace(record, reply=_joined([*acted.said, apology]))
+        record = self._record(progress, "acted", _joined(said), acted.why)
+        to_word = [one.reply for one in said if one.reword and one.reply]
+        if not to_word:
+            return record
+        text = joined(to_word).text
+        if not text:
+            return record
+        wording = await self._worded(pipeline, progress, text, watch.cancelled)
+        progress.problems += wording.problems
+        return replace(
+            record,
+            reply=_joined(_with_wording(said, wording.text)),
+            candidates=wording.candidates,
+            chosen=wording.chosen,
+            orders=wording.orders,
+            why=f"{acted.why}; worded: {wording.why}",
+            problems=tuple(progress.problems),
+        )
+
+    async def reworded(
+        self, turn: Turn, text: str, cancelled: threading.Event
+    ) -> Wording:
+        """
+        Say `text` in the model's words: k candidates, of which those that lose or add
+        a number or a name are dropped, ranked as usual. Where none is left, `text`
+        itself is the wording. Raises TurnError when nothing can be generated.
+        """
+        progress = _Progress(turn=turn)
+        pipeline = self.pipeline(turn.message.address)
+        return await self._worded(pipeline, progress, text, cancelled)
+
+    async def _worded(
         self,
         pipeline: Pipeline,
         progress: _Progress,
+        text: str,
         cancelled: threading.Event,
-        show: Callable[[str], None],
+    ) -> Wording:
+        """Have the text worded; what goes wrong with that costs only the wording."""
+        said = Passage(id="said", text=text, source="action", scores={"relevance": 1.0})
+        messages = rewording.messages(text, self.config.persona, progress.turn.question)
+        prompt = await self.inference.run(partial(self.model.render, messages))
+        turn = replace(progress.turn, passages=(said,), prompt=prompt)
+        request = replace(self._asked(pipeline, progress, cancelled), turn=turn)
+        try:
+            with progress.stage("generate"):
+                written = await self._generate(progress, request)
+        except TurnCancelled:
+            raise
+        except TurnError as error:
+            return Wording(text=text, why=f"as the action said it, for {error}")
+        kept, lost = _keeping(text, written)
+        tools = TurnTools(self.embedder, self.model, _prompt_of, self.classifiers)
+        with progress.stage("rank"):
+            ranked = await pipeline.ranking.rank(turn, kept, tools)
+        candidates = (*ranked.candidates, *lost)
+        if ranked.chosen is None:
+            why = "as the action said it, because no candidate kept what it has to keep"
+            return Wording(text=text, why=why, candidates=candidates)
+        return Wording(
+            text=ranked.candidates[ranked.chosen].text,
+            why=ranked.why,
+            candidates=candidates,
+            chosen=ranked.chosen,
+            orders=ranked.orders,
+            problems=ranked.problems,
+        )
+
+    # Knowledge
+
+    async def _from_knowledge(
+        self, pipeline: Pipeline, progress: _Progress, watch: Watch
     ) -> Record:
-        await pipeline.plugins.turn_started(progress.turn)
-        reason = await pipeline.plugins.needs_person(progress.turn)
-        if reason is not None:
-            return self._handed_over(progress, reason)
-        direct = await pipeline.plugins.answer_directly(progress.turn)
-        if direct is not None:
-            return self._direct(progress, direct)
         with progress.stage("retrieve"):
             await self._retrieve(pipeline, progress)
         irrelevant = self._why_irrelevant(progress.turn.passages)
         if irrelevant is not None:
             return self._declined(progress, irrelevant)
         with progress.stage("generate"):
-            request = await self._request(pipeline, progress, cancelled)
+            progress.turn = await self._render(pipeline, progress)
+            request = self._asked(pipeline, progress, watch.cancelled)
         if self.config.generation.mode == "blocks":
-            ranked = await self._in_blocks(pipeline, progress, request, show)
+            ranked = await self._in_blocks(pipeline, progress, request, watch.show)
         else:
             ranked = await self._at_once(pipeline, progress, request)
         progress.problems += ranked.problems
-        if cancelled.is_set():
+        if watch.cancelled.is_set():
             raise TurnCancelled("stopped while its candidates were ranked")
         await pipeline.plugins.candidates_ranked(progress.turn, ranked.candidates)
         return self._chosen(progress, ranked)
@@ -366,10 +514,9 @@ class Answerer:
             progress.reached("first_block")  # it may be the whole reply
         return ranked
 
-    async def _request(
+    def _asked(
         self, pipeline: Pipeline, progress: _Progress, cancelled: threading.Event
     ) -> GenerationRequest:
-        progress.turn = await self._render(pipeline, progress)
         settings = self.config.generation
         return GenerationRequest(
             turn=progress.turn,
@@ -447,6 +594,7 @@ class Answerer:
     def _record(
         self, progress: _Progress, outcome: Outcome, reply: Reply, why: str
     ) -> Record:
+        acted = progress.doing and progress.doing.acted()
         return Record(
             turn=progress.turn,
             outcome=outcome,
@@ -455,7 +603,58 @@ class Answerer:
             config=self.config.fingerprint,
             problems=tuple(progress.problems),
             arm=self.arm,
+            actions=acted.runs if acted else (),
+            slots=acted.slots if acted else {},
         )
+
+
+def _joined(said: Sequence[Said]) -> Reply:
+    return joined([one.reply for one in said if one.reply is not None])
+
+
+def _with_wording(said: Sequence[Said], wording: str) -> list[Said]:
+    """Put the wording where the first text stood that was to be worded."""
+    left = wording
+    worded: list[Said] = []
+    for one in said:
+        if one.reply is None or not (one.reword and one.reply.text):
+            worded.append(one)
+            continue
+        worded.append(replace(one, reply=replace(one.reply, text=left)))
+        left = ""
+    return worded
+
+
+def _between(acted: Acted, record: Record) -> Record:
+    """
+    Return an answer from knowledge among what actions said: before it, and what a form
+    asks after it. Who is asked something need not hear that nothing was found.
+    """
+    answer = [] if record.outcome == "declined" and acted.asks else [record.reply]
+    parts = [
+        *(one.reply for one in acted.said if one.reply),
+        *answer,
+        *(one.reply for one in acted.asks if one.reply),
+    ]
+    return replace(record, reply=joined(parts))
+
+
+def _keeping(
+    original: str, written: Sequence[Candidate]
+) -> tuple[list[Candidate], list[Candidate]]:
+    kept: list[Candidate] = []
+    lost: list[Candidate] = []
+    for candidate in written:
+        why = rewording.lost(original, candidate.text)
+        if why is None:
+            kept.append(candidate)
+        else:
+            lost.append(replace(candidate, dropped=f"rewording: {why}"))
+    return kept, lost
+
+
+def _prompt_of(turn: Turn) -> str:
+    return turn.prompt
 
 
 def _is_of_one_set(error: BaseException) -> bool:

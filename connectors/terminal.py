@@ -4,20 +4,22 @@ Terminal: a conversation with the person at the keyboard.
 On a terminal: line editing with history, replies rendered from Markdown with their
 sources as footnotes and shown while they are written, Ctrl-C stops the answer. In a
 pipe each line is a message, each reply plain text, and the end of input the end of the
-conversation. One message is answered before the next is read. Knows nothing about how
-replies come about.
+conversation. Pictures are named by their address, an action's own JSON is shown as it
+is, for who writes the action. One message is answered before the next is read. Knows
+nothing about how replies come about.
 """
 
 from __future__ import annotations
 
 import asyncio
 import getpass
+import json
 import signal
 import sys
 import threading
 import unicodedata
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,12 +30,13 @@ from prompt_toolkit import PromptSession
 from prompt_toolkit.application import run_in_terminal
 from prompt_toolkit.history import FileHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.markdown import Markdown
 from rich.segment import Segment
 from rich.status import Status
+from rich.syntax import Syntax
 from rich.text import Text
 
 from bot import hookimpl
@@ -47,6 +50,10 @@ Accept = Callable[[Event], Awaitable[Accepted]]
 GRACE_S = 2.0
 # What is for somebody at another terminal goes back and forth until theirs has it.
 NOT_HERE_S = 1.0
+
+# What a person can look through; an action may have sent thousands.
+MOST_SHOWN = 50
+LONGEST_JSON = 10_000
 
 WELCOME = (
     "Ask a question. /why explains the last reply, /help lists commands, "
@@ -306,7 +313,10 @@ class _Pipe:
         """Nor can a pipe take back what it was given."""
 
     async def show(self, reply: Reply) -> None:
-        lines = [_clean(reply.text)]
+        lines = [_clean(reply.text)] if reply.text else []
+        lines += _pictures(reply)
+        lines += [f"[custom] {_json(custom)}" for custom in reply.custom[:MOST_SHOWN]]
+        lines += _more_custom(reply)
         lines += [f"[{number}] {source}" for number, source in _footnotes(reply)]
         print("\n".join(lines), flush=True)  # noqa: T201 (this is what it is for)
 
@@ -372,7 +382,15 @@ def _keys() -> KeyBindings:
 
 def _print_rendered(reply: Reply) -> None:
     console = Console()
-    console.print(_rendered(reply.text))
+    if reply.text:
+        console.print(_rendered(reply.text))
+    for line in _pictures(reply):
+        console.print(Text(line))
+    for custom in reply.custom[:MOST_SHOWN]:
+        told = Syntax(_json(custom, indent=2), "json", word_wrap=True)
+        console.print(told)
+    for line in _more_custom(reply):
+        console.print(Text(line, style="dim"))
     for number, source in _footnotes(reply):
         console.print(Text(f"[{number}] {source}", style="dim"))
     console.print()
@@ -381,6 +399,30 @@ def _print_rendered(reply: Reply) -> None:
 def _rendered(text: str) -> Markdown:
     # A link's target is shown beside its text, which may come from any document.
     return Markdown(_clean(text), hyperlinks=False)
+
+
+def _pictures(reply: Reply) -> list[str]:
+    urls = (" ".join(_clean(url).split()) for url in reply.images[:MOST_SHOWN])
+    lines = [f"[image] {url}" for url in urls]
+    more = len(reply.images) - MOST_SHOWN
+    return [*lines, f"[image] and {more} more"] if more > 0 else lines
+
+
+def _more_custom(reply: Reply) -> list[str]:
+    more = len(reply.custom) - MOST_SHOWN
+    return [f"[custom] and {more} more"] if more > 0 else []
+
+
+def _json(custom: Mapping[str, JsonValue], *, indent: int | None = None) -> str:
+    """Return what an action sent as it was, or say why that cannot be shown."""
+    try:
+        told = json.dumps(dict(custom), ensure_ascii=False, indent=indent)
+    except RecursionError:
+        return '"(nested too deep to be shown)"'
+    except (TypeError, ValueError):
+        return '"(not JSON)"'
+    shown = _clean(told)
+    return shown if len(shown) <= LONGEST_JSON else f"{shown[:LONGEST_JSON]}…"
 
 
 def _footnotes(reply: Reply) -> list[tuple[int, str]]:

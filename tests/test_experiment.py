@@ -312,7 +312,11 @@ class Says:
     fails: Exception | None = None
 
     async def answer(
-        self, turn: Turn, cancelled: threading.Event, show: Callable[[str], None]
+        self,
+        turn: Turn,
+        cancelled: threading.Event,
+        show: Callable[[str], None],
+        acting: object = None,
     ) -> Record:
         self.turns.append(turn)
         if self.fails is not None:
@@ -573,7 +577,11 @@ class Waits(Says):
         self.cancelled: threading.Event | None = None
 
     async def answer(
-        self, turn: Turn, cancelled: threading.Event, show: Callable[[str], None]
+        self,
+        turn: Turn,
+        cancelled: threading.Event,
+        show: Callable[[str], None],
+        acting: object = None,
     ) -> Record:
         self.cancelled = cancelled
         self.begun.set()

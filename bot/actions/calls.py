@@ -12,7 +12,7 @@ from typing import Protocol
 
 from pydantic import JsonValue
 
-from bot.model import Turn
+from bot.model import Reply, Turn
 
 JsonObject = Mapping[str, JsonValue]
 
@@ -37,11 +37,12 @@ class ActionAnswer:
     What an action did and said: `events` and `responses` as rasa-sdk's webhook has them
     (rasa_sdk/events.py; `text`, `buttons`, `elements`, `custom`, `response`, `image`,
     `attachment` and any others). Responses that streamed are one each, with a whole
-    text.
+    text. `reply` is what a plugin's action said, all of it, in place of its response.
     """
 
     events: Sequence[JsonObject] = ()
     responses: Sequence[JsonObject] = ()
+    reply: Reply | None = None
 
 
 class ActionPlace(Protocol):

@@ -25,6 +25,7 @@ FAILED, FIXABLE, INTERRUPTED = 1, 2, 130
 COMMANDS: Mapping[str, str] = {
     "chat": "Talk to the bot in this terminal.",
     "run": "Talk on every configured connector until stopped.",
+    "actions-server": "Serve actions, replies and wordings to a Rasa assistant.",
     "ask": "Ask one question and print the reply with its sources.",
     "explain": "Show how a turn was answered, and what was not sent and why.",
     "ingest": "Read documents into the index; only what changed is read again.",

@@ -1,28 +1,25 @@
 """
-What a customer can say with a command: built-in ones, or the name of an action.
+What a customer can say with a command that is built in, and what becomes of a turn that
+has no answer.
 
-Knows nothing about lanes and delivery. An action is a stranger's code: it is given a
-time limit, can be stopped, and whatever it raises becomes the apology.
+Knows nothing about lanes and delivery. Other commands run actions, which the answerer
+knows.
 """
 
 from __future__ import annotations
 
-import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
 
-from pydantic import JsonValue
 from rapidfuzz import process
 
 from bot.config import Config, RepliesConfig
 from bot.conversation.patience import Patience
 from bot.conversation.state import Forgotten, Handed, Keeper
 from bot.conversation.store import Store
-from bot.errors import PluginError, TurnError
-from bot.interfaces import Action
-from bot.model import ActionResult, Outcome, Record, Reply, Turn
+from bot.model import Outcome, Record, Reply, Turn
 
 BUILT_IN: Mapping[str, str] = {
     "start": "says hello",
@@ -33,51 +30,39 @@ BUILT_IN: Mapping[str, str] = {
     "bot": "ends that, and lets me answer again",
 }
 
-Awaited = TypeVar("Awaited")
+
+class TakesCommands(Protocol):
+    """Who answers the commands that are not built in: actions run by them."""
+
+    def commands(self) -> Mapping[str, str]:
+        """Return what can be written after a slash, and what each does."""
+        ...
+
+    def takes(self, turn: Turn) -> bool:
+        """Say whether the command of this turn is for an action."""
+        ...
 
 
-class Observers(Protocol):
-    """Who is told what happened. Fails for nobody."""
+class NoActions:
+    """Where there are none."""
 
-    async def turn_started(self, turn: Turn) -> None: ...
-    async def turn_failed(self, turn: Turn, error: Exception) -> None: ...
+    def commands(self) -> Mapping[str, str]:
+        return {}
 
-
-class Interrupted(TurnError):
-    """An action was stopped by the customer, or took too long."""
+    def takes(self, turn: Turn) -> bool:
+        return False
 
 
 class Stop:
-    """
-    The customer's way to stop a turn: `pressed` is set for those who look, and
-    whoever waits inside `interrupts` is interrupted.
-    """
+    """The customer's way to stop a turn: `pressed` is set for those who look."""
 
     def __init__(self) -> None:
         self.pressed = threading.Event()
         self.why = ""
-        self._limit: asyncio.Timeout | None = None
 
     def press(self, why: str = "") -> None:
         self.why = self.why or why
         self.pressed.set()
-        if self._limit is not None and not self._limit.expired():
-            self._limit.reschedule(asyncio.get_running_loop().time())
-
-    async def interrupts(
-        self, waiting: Awaitable[Awaited], timeout_s: float
-    ) -> Awaited:
-        """Return what is awaited; raise Interrupted once it is overdue or stopped."""
-        limit = self._limit = asyncio.timeout(timeout_s)
-        try:
-            async with limit:
-                return await waiting
-        except TimeoutError as error:
-            if not limit.expired():
-                raise  # its own
-            raise Interrupted(f"took longer than {timeout_s:g} s") from error
-        finally:
-            self._limit = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +75,6 @@ class Answered:
 
     reply: Reply
     record: Record | None = None
-    slots: Mapping[str, JsonValue] = field(default_factory=dict)
-    action: str | None = None
     silent: bool = False
     keeper: Keeper = ""
 
@@ -106,13 +89,17 @@ class Commands:
 
     store: Store
     patience: Patience
-    actions: Mapping[str, Action]
-    observers: Observers
+    actions: TakesCommands
     explain: Callable[[Record], str]
     config: Config
-    action_timeout_s: float
 
-    async def answer(self, turn: Turn, stop: Stop, handed: Handed | None) -> Answered:
+    def leaves_to_actions(self, turn: Turn) -> bool:
+        """Say whether the turn's message is a command that runs an action."""
+        name = turn.message.text.strip().partition(" ")[0]
+        is_command = turn.message.kind == "command" and name not in BUILT_IN
+        return is_command and self.actions.takes(turn)
+
+    async def answer(self, turn: Turn, handed: Handed | None) -> Answered:
         """Do what the command says. `handed`: people were given the conversation."""
         name, _, arguments = turn.message.text.strip().partition(" ")
         match name:
@@ -121,8 +108,6 @@ class Commands:
             case "bot":
                 resumed = _about_the_bot(self._replies(turn).resumed)
                 return resumed if handed is None else replace(resumed, keeper="bot")
-            case _ if name in self.actions and name not in BUILT_IN:
-                return await self._act(turn, self.actions[name], arguments, stop)
             case _:
                 return _about_the_bot(await self._said(turn, name))
 
@@ -148,8 +133,8 @@ class Commands:
         return self.explain(record)
 
     def _help(self, replies: RepliesConfig) -> str:
-        actions = {name: one.description for name, one in self.actions.items()}
-        known = {**BUILT_IN, **actions, **BUILT_IN}  # ours first, and as they are
+        # Ours first, and as they are.
+        known = {**BUILT_IN, **self.actions.commands(), **BUILT_IN}
         told = {**known, **replies.help}
         return "\n".join(f"- `/{name}`: {told[name]}" for name in known if told[name])
 
@@ -175,55 +160,13 @@ class Commands:
         return Answered(reply=reply, record=record, keeper="people")
 
     def _unknown(self, name: str, replies: RepliesConfig) -> str:
-        known = [*BUILT_IN, *self.actions]
+        known = [*BUILT_IN, *self.actions.commands()]
         near = [
             f"`/{found}`"
             for found, _, _ in process.extract(name, known, score_cutoff=60, limit=3)
         ]
         told = replies.misspelt_command if near else replies.unknown_command
         return _with(told, command=name[:40], near=", ".join(near))
-
-    async def _act(
-        self, turn: Turn, action: Action, arguments: str, stop: Stop
-    ) -> Answered:
-        await self.observers.turn_started(turn)
-        try:
-            result = await self._result(turn, action, arguments, stop)
-        except Interrupted as error:
-            if stop.pressed.is_set():
-                return self.stopped(turn)
-            return await self._failed(turn, PluginError(action.name, str(error)))
-        except PluginError as error:
-            return await self._failed(turn, error)
-        reply = result.reply or Reply(text="")
-        why = f"the customer ran the action {action.name!r}"
-        return Answered(
-            reply=reply,
-            record=self._record(turn, "direct", reply, why),
-            slots=result.slots,
-            action=action.name,
-        )
-
-    async def _result(
-        self, turn: Turn, action: Action, arguments: str, stop: Stop
-    ) -> ActionResult:
-        running = action.run(turn, arguments.strip())
-        try:
-            result: object = await stop.interrupts(running, self.action_timeout_s)
-        except Interrupted:
-            raise
-        # A stranger's code may raise anything; the customer gets the apology.
-        except Exception as error:
-            told = f"raised {type(error).__name__}: {error}"
-            raise PluginError(action.name, told) from error
-        if not isinstance(result, ActionResult):
-            told = f"returned {type(result).__name__}, not an ActionResult"
-            raise PluginError(action.name, told)
-        return result
-
-    async def _failed(self, turn: Turn, error: Exception) -> Answered:
-        await self.observers.turn_failed(turn, error)
-        return self.failed(turn, error)
 
     def failed(self, turn: Turn, error: Exception) -> Answered:
         """Return the apology, and the record that says why."""

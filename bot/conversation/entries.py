@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
 from pydantic import JsonValue
 
 from bot.conversation.scripts import TIME_LENGTH, TURN_LENGTH
@@ -19,14 +20,18 @@ from bot.conversation.state import (
     REPLIES,
     SLOTS,
     Begun,
+    Cancel,
     Handed,
     Json,
     Kept,
     Outgoing,
+    Reminder,
     State,
     Unreadable,
     Unwritable,
     Waiting,
+    canonical,
+    turn_id,
 )
 from bot.model import Address, Event
 
@@ -36,18 +41,34 @@ HANDED = ("handed", "handed_last", "handed_why")  # what `handed` reads, in its 
 
 
 def begun(answer: Sequence[Any], conversation: str) -> Begun:
-    _, attempts, stop, orphaned, now, messages, events, slots, handed_over = answer
+    (
+        _,
+        attempts,
+        stop,
+        orphaned,
+        now,
+        messages,
+        events,
+        slots,
+        handed_over,
+        acting,
+    ) = answer
     since = int(messages[0][TURN_LENGTH : TURN_LENGTH + TIME_LENGTH])
     waiting = [_waiting(entry, conversation) for entry in messages]
     return Begun(
         messages=waiting,
         attempt=int(attempts or 0) + (orphaned is not None),
         orphaned=orphaned is not None,
-        stop=stop is not None and stop.decode() == waiting[0].turn_id,
+        stop=_is(waiting[0], stop),
         waited_s=max(0, int(now) - since) / 1000,
         state=state(events, dict(zip(slots[::2], slots[1::2], strict=True))),
         handed=handed(handed_over, int(now)),
+        acting=_is(waiting[0], acting),
     )
+
+
+def _is(waiting: Waiting, turn: bytes | None) -> bool:
+    return turn is not None and turn.decode() == waiting.turn_id
 
 
 def handed(fields: Sequence[bytes | None], now: int) -> Handed | None:
@@ -118,6 +139,29 @@ def slot_args(slots: Mapping[str, JsonValue]) -> Iterator[str | bytes]:
     for name, value in slots.items():
         yield _name(name)
         yield b"" if value is None else SLOTS.write(value)
+
+
+def reminder_args(reminder: Reminder) -> Sequence[str | bytes | int]:
+    """Return its name, when it is due in ms, and its lines: see scripts.py."""
+    event = reminder.event
+    lines = (
+        b"1" if reminder.kill_on_user_message else b"0",
+        str(reminder.due_ms).encode(),
+        turn_id(event).encode(),
+        orjson.dumps(reminder.intent),
+        canonical(reminder.entities).encode(),
+        EVENTS.write(event),
+    )
+    return [reminder.name, reminder.due_ms, b"\n".join(lines)]
+
+
+def cancel_args(cancel: Cancel) -> Sequence[str | bytes | int]:
+    """Return name, intent and entities as a reminder has them, empty if not given."""
+    return [
+        cancel.name or "",
+        b"" if cancel.intent is None else orjson.dumps(cancel.intent),
+        "" if cancel.entities is None else canonical(cancel.entities),
+    ]
 
 
 def _name(slot: str) -> bytes:

@@ -1,19 +1,28 @@
 """
-What a conversation's log keeps of a turn, in order: message, action, slots, reply.
+What a conversation's log keeps of a turn, in order: message, actions and what came of
+them, reply.
 
 Knows nothing about how it is stored or read again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import get_args
 
 from pydantic import JsonValue
 
 from bot.conversation.commands import Answered
 from bot.model import Event, EventKind, Record, Reply
+
+# What rasa-sdk calls otherwise than the log, and by the same name.
+KINDS_OF_RASA: Mapping[str, EventKind] = {
+    "user": "message",
+    "bot": "reply",
+    **{kind: kind for kind in get_args(EventKind)},
+}
 
 
 def facts(messages: Sequence[Event], answered: Answered, time: datetime) -> list[Event]:
@@ -23,12 +32,10 @@ def facts(messages: Sequence[Event], answered: Answered, time: datetime) -> list
         return []
     made = _Maker(messages[0], record.turn.id, time)
     events = [*messages]
-    if answered.action is not None:
-        events.append(made.event("action", "action", {"name": answered.action}))
-    events += [
-        made.event("slot", f"slot:{name}", {"name": name, "value": value})
-        for name, value in answered.slots.items()
-    ]
+    for run in record.actions:
+        events.append(made.event("action", {"name": run.name}))
+        for event in run.events:
+            events += made.of_rasa(event)
     # The record's: without what is only said beside it, such as who answers here.
     if record.reply.text:
         events.append(made.reply(record.reply, record))
@@ -36,28 +43,44 @@ def facts(messages: Sequence[Event], answered: Answered, time: datetime) -> list
 
 
 class _Maker:
+    """Makes the turn's events, whose ids are the same however often it is answered."""
+
     def __init__(self, message: Event, turn: str, time: datetime) -> None:
         self._message = message
         self._turn = turn
         self._time = time
+        self._made = 0
 
-    def event(self, kind: EventKind, name: str, data: dict[str, JsonValue]) -> Event:
+    def event(self, kind: EventKind, data: Mapping[str, JsonValue]) -> Event:
+        self._made += 1
         return Event(
-            id=f"{self._turn}:{name}",
+            id=f"{self._turn}:{self._made}",
             kind=kind,
             address=self._message.address,
             time=self._time,
             data={"turn": self._turn, **data},
         )
 
+    def of_rasa(self, event: Mapping[str, JsonValue]) -> Iterable[Event]:
+        """An event of rasa-sdk under our name for it; none for one nobody knows."""
+        known = KINDS_OF_RASA.get(f"{event.get('event')}")
+        if known is None:
+            return
+        data = {
+            name: value
+            for name, value in event.items()
+            if name not in {"event", "timestamp", "text"}
+        }
+        text = event.get("text")
+        said = text if isinstance(text, str) else ""
+        yield replace(self.event(known, data), text=said)
+
     def reply(self, reply: Reply, record: Record) -> Event:
         citations: list[JsonValue] = [
             {"source": cited.source, "passage": cited.passage}
             for cited in reply.citations
         ]
-        event = self.event(
-            "reply", "reply", {"outcome": record.outcome, "citations": citations}
-        )
+        event = self.event("reply", {"outcome": record.outcome, "citations": citations})
         # The bot said it, not the person whom it answers.
         nobody = replace(self._message.address, user=None)
         return replace(event, address=nobody, text=reply.text)

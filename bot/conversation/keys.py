@@ -4,6 +4,8 @@ What everything is called in Redis.
     chorus:meta                      hash: shards
     chorus:{sK}:ready:<platform>     stream of tokens: lanes with messages to answer
     chorus:{sK}:out:<platform>       stream of tokens: outboxes with replies to deliver
+    chorus:{sK}:reminders:<platform> zset: conversation and name of a reminder, when it
+                                     is due or looked at again, ms
     chorus:{sK}:stops                stream: turns that are to stop, a minute long
     chorus:{sK}:waiting              zset: conversation, since when its head waits, ms
     chorus:{sK}:owed                 zset: conversation, since when a reply is owed, ms
@@ -26,6 +28,7 @@ What everything is called in Redis.
     chorus:{sK}:c:<key>:log          list of the last events
     chorus:{sK}:c:<key>:slots        hash, values in JSON
     chorus:{sK}:c:<key>:meta         hash, see scripts.py
+    chorus:{sK}:c:<key>:reminders    hash: its reminders by name, see scripts.py
     chorus:{sK}:c:<key>:turns        list of the turns with a record
     chorus:{sK}:c:<key>:people       set of those who spoke in it
     chorus:{sK}:c:<key>:letters      set of its turns that were set aside
@@ -61,6 +64,7 @@ Part = Literal[
     "people",
     "letters",
     "judged",
+    "reminders",
 ]
 
 
@@ -83,7 +87,11 @@ class Shard:
 
     def queue(self, queue: Queue, platform: str) -> str:
         """Name the stream of tokens of a platform."""
-        return f"{self.prefix}:{queue}:{quote(platform, safe='', errors='replace')}"
+        return f"{self.prefix}:{queue}:{_quoted(platform)}"
+
+    def reminders(self, platform: str) -> str:
+        """Name the zset of what a platform's conversations are reminded of."""
+        return f"{self.named('reminders')}:{_quoted(platform)}"
 
     def of(self, conversation: str, part: Part) -> str:
         return f"{self.prefix}:c:{conversation}:{part}"
@@ -96,11 +104,10 @@ class Shard:
         return f"{self.prefix}:seen:{hashlib.sha256(named).hexdigest()[:32]}"
 
     def person(self, person: str) -> str:
-        return f"{self.prefix}:person:{quote(person, safe='', errors='replace')}"
+        return f"{self.prefix}:person:{_quoted(person)}"
 
     def rate(self, platform: str, person: str) -> str:
-        of = [quote(part, safe="", errors="replace") for part in (platform, person)]
-        return f"{self.prefix}:rate:{':'.join(of)}"
+        return f"{self.prefix}:rate:{_quoted(platform)}:{_quoted(person)}"
 
     def name(self, name: str) -> str:
         return f"{self.prefix}:name:{name}"
@@ -135,7 +142,11 @@ def person_digest(address: Address) -> str:
 
 def frames_channel(platform: str) -> str:
     """Name the channel on which a platform's frames are published."""
-    return f"chorus:frames:{quote(platform, safe='', errors='replace')}"
+    return f"chorus:frames:{_quoted(platform)}"
+
+
+def _quoted(name: str) -> str:
+    return quote(name, safe="", errors="replace")
 
 
 def platform_of(conversation: str) -> str:

@@ -27,18 +27,19 @@ from typing import Literal, Protocol, Self
 
 from bot.config import Config
 from bot.conversation import inbox, outbox, worker
-from bot.conversation.commands import Commands
+from bot.conversation.commands import Commands, NoActions, TakesCommands
 from bot.conversation.crew import Crew, Held
 from bot.conversation.frames import FrameListener, FramePublisher
 from bot.conversation.inbox import Inbox
 from bot.conversation.keys import Queue
 from bot.conversation.outbox import Outbox
 from bot.conversation.patience import Patience
+from bot.conversation.reminders import Reminders
 from bot.conversation.store import Store
 from bot.conversation.tokens import Tokens
 from bot.conversation.worker import AfterCommit, Answerer, Worker, unheard
 from bot.errors import ChorusError, StoreError
-from bot.interfaces import Accepted, Action, Connector, ShowsFrames
+from bot.interfaces import Accepted, Connector, ShowsFrames
 from bot.model import Event, Record
 
 Role = Literal["connectors", "workers"]
@@ -62,6 +63,7 @@ class ConversationManager:
     bring messages. One that is not `patient` does not wait for a store that stays
     away: it is cancelled inside, and leaves with the store's error. `alone`: no other
     process is at work here, so what a former one held is taken over at once.
+    `actions` are those that the answerer runs for commands.
     `after_commit` is told of each turn once it is kept; it must not wait.
     """
 
@@ -72,7 +74,6 @@ class ConversationManager:
         answerer: Answerer | None,
         connectors: Mapping[str, Connector],
         observers: Observers,
-        actions: Sequence[Action],
         config: Config,
         explain: Callable[[Record], str],
         clock: Callable[[], datetime],
@@ -81,7 +82,7 @@ class ConversationManager:
         roles: Collection[Role] = EVERYTHING,
         patient: bool = True,
         alone: bool = False,
-        action_timeout_s: float = 30.0,
+        actions: TakesCommands | None = None,
         after_commit: AfterCommit = unheard,
     ) -> None:
         self._store = store
@@ -116,6 +117,7 @@ class ConversationManager:
         self._crews: list[Crew] = []
         self._tokens: list[Tokens] = []
         self._worker: Worker | None = None
+        self._reminders = Reminders(store, list(connectors), self._patience)
         if "connectors" in roles:
             # One for each: a platform that is down must not keep the others waiting.
             self._crews += [
@@ -129,11 +131,9 @@ class ConversationManager:
                 commands=Commands(
                     store=store,
                     patience=self._patience,
-                    actions={action.name: action for action in actions},
-                    observers=observers,
+                    actions=actions or NoActions(),
                     explain=explain,
                     config=config,
-                    action_timeout_s=action_timeout_s,
                 ),
                 observers=observers,
                 config=config,
@@ -152,7 +152,10 @@ class ConversationManager:
         await self._tasks.__aenter__()
         self._running += [self._tasks.create_task(crew.run()) for crew in self._crews]
         if self._worker is not None:
-            self._running.append(self._tasks.create_task(self._worker.listen()))
+            self._running += [
+                self._tasks.create_task(self._worker.listen()),
+                self._tasks.create_task(self._reminders.run()),
+            ]
         if "connectors" in self._roles:
             listening = self._frames.listen(self._outbox.frame)
             self._running.append(self._tasks.create_task(listening))

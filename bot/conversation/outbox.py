@@ -166,7 +166,7 @@ class Outbox:
     async def _deliver(self, held: Held, outgoing: Outgoing) -> str | None:
         """Send a reply; return why that cannot be called delivered, or None."""
         undelivered = outgoing.undelivered
-        if not undelivered.reply.text:
+        if undelivered.reply.is_empty:
             return None
         tries, doubts = outgoing.tries, 0
         give_up = time.monotonic() + GIVE_UP_S - outgoing.age_s

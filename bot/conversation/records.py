@@ -23,7 +23,10 @@ from bot.model import Event, Record
 logger = logging.getLogger(__name__)
 
 AT_ONCE = 50  # records read in one round trip; one has tens of kilobytes
-OF_A_TURN = frozenset({"action", "slot", "reply"})  # logged after its message
+# From connectors; everything else is logged after the message of its turn.
+FROM_OUTSIDE = frozenset(
+    {"message", "command", "intent", "button", "cancel", "feedback"}
+)
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -95,7 +98,8 @@ async def before(store: Store, record: Record) -> list[Event] | None:
         except Unreadable as error:
             logger.warning("a part of a conversation is left out: %s", error)
             continue
-        if event.kind in OF_A_TURN and event.data.get("turn") == record.turn.id:
+        came_of_it = event.kind not in FROM_OUTSIDE
+        if came_of_it and event.data.get("turn") == record.turn.id:
             break
         # A message that was set aside and tried again stands there twice.
         if event.id == message.id and event.kind == message.kind:

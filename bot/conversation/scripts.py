@@ -19,6 +19,8 @@ Fields of `meta`:
     orphaned                 that whoever had begun before it died; the lease that has
                              counted its attempt all the same
     stop                     the turn that the customer wants stopped
+    acting                   the turn that may have done something outside that must not
+                             be done twice; it stays until that turn ends
     turn, committed          the turn committed last, and under which lease
     explained                the last turn with a record
     people_at                when the keys of who spoke were last renewed
@@ -29,6 +31,12 @@ Fields of `meta`:
     handed_why, handed_by    why they have it; an operator's last step in this
 
 Entries of lanes and outboxes: a turn's id, milliseconds of when it came, JSON.
+
+A reminder in its conversation's hash, six lines: '1' when a message of the customer
+drops it, when it is due in milliseconds, the id of the turn that it will be, its intent
+and its entities in JSON that is the same text for the same ones, its event in JSON.
+Both the hash and the zset, whose members are a conversation, a space and a name, live
+for a day longer than what is in them is to wait.
 """
 
 from __future__ import annotations
@@ -88,11 +96,14 @@ local function give_up(stream, group, token)
   redis.call('XACK', stream, group, token)
   redis.call('XDEL', stream, token)
 end
--- A stream lives as long as what waits behind its tokens.
-local function keep(stream, ttl)
-  if redis.call('TTL', stream) < tonumber(ttl) then
-    redis.call('EXPIRE', stream, ttl)
-  end
+-- Lives at least so long from now on: a stream as long as what waits behind its tokens.
+local function keep(key, ttl)
+  if redis.call('TTL', key) < tonumber(ttl) then redis.call('EXPIRE', key, ttl) end
+end
+local function keep_people(people, ttl)
+  ttl = string.format('%.0f', ttl)
+  keep(people, ttl)
+  for _, person in ipairs(redis.call('SMEMBERS', people)) do keep(person, ttl) end
 end
 -- Says whether there is a token. One that went away with its stream is none.
 local function is_up(stream, meta, field, ttl)
@@ -127,12 +138,13 @@ end
 local function count(rate)
   if redis.call('INCR', rate) == 1 then redis.call('EXPIRE', rate, 60) end
 end
--- Who spoke has to be known as long as anything is kept of it.
+-- Who spoke has to be known as long as anything is kept of it: a reminder may be kept
+-- longer than the rest, and nothing here may cut that short.
 local function remember(person, people, active, conversation, ttl, people_ttl, ms)
   redis.call('SADD', person, conversation)
-  redis.call('EXPIRE', person, people_ttl)
+  keep(person, people_ttl)
   redis.call('SADD', people, person)
-  redis.call('EXPIRE', people, people_ttl)
+  keep(people, people_ttl)
   redis.call('ZADD', active, ms, conversation)
   redis.call('ZREMRANGEBYSCORE', active, '-inf', ms - ttl * 1000)
 end
@@ -146,6 +158,37 @@ local function owe(outbox, out, meta, owed, conversation, ttl, turn, ms, reply)
     put_up(out, meta, 'out_token', conversation, ttl, owed, ms)
   end
   redis.call('EXPIRE', meta, ttl)
+end
+"""
+
+_REMINDER = """
+local function reminder_of(written)
+  return string.match(
+    written, '^(%d)\\n(%d+)\\n(%w+)\\n([^\\n]*)\\n([^\\n]*)\\n(.*)$')
+end
+local function drop_reminder(hash, zset, conversation, name)
+  redis.call('HDEL', hash, name)
+  redis.call('ZREM', zset, conversation .. ' ' .. name)
+end
+"""
+
+_DUE = """
+-- Those that have come due and wait behind the head; only those that a message drops,
+-- or all of them. Says whether there were any.
+local function drop_due_reminders(lane, first, all)
+  local dropped = false
+  for _, entry in ipairs(redis.call('LRANGE', lane, first, -1)) do
+    -- What people wrote cannot look like that: its quotes are written otherwise.
+    if string.find(entry, '"reminder":true', 30, true) then
+      local read, event = pcall(cjson.decode, string.sub(entry, 30))
+      if read and event.kind == 'intent' and event.data.reminder == true
+        and (all or event.data.kill_on_user_message == true) then
+        redis.call('LREM', lane, 1, entry)
+        dropped = true
+      end
+    end
+  end
+  return dropped
 end
 """
 
@@ -326,7 +369,8 @@ local token = redis.call('HGET', KEYS[2], 'token')
 if #messages == 0 or token ~= ARGV[3] then
   give_up(KEYS[1], ARGV[1], ARGV[3])
   if not token or token == ARGV[3] then
-    redis.call('HDEL', KEYS[2], 'token', 'lease', 'attempts', 'stop', 'orphaned')
+    redis.call('HDEL', KEYS[2], 'token', 'lease', 'attempts', 'stop', 'orphaned',
+               'acting')
     redis.call('ZREM', KEYS[4], ARGV[5])
   end
   return {'empty'}
@@ -341,10 +385,10 @@ end
 redis.call('HSET', KEYS[2], 'lease', ARGV[4])
 local events, window = {}, tonumber(ARGV[7])
 if window > 0 then events = redis.call('LRANGE', KEYS[5], -window, -1) end
-local found = redis.call('HMGET', KEYS[2], 'attempts', 'stop', 'orphaned')
+local found = redis.call('HMGET', KEYS[2], 'attempts', 'stop', 'orphaned', 'acting')
 return {'begun', found[1], found[2], found[3], now(), messages, events,
         redis.call('HGETALL', KEYS[6]), redis.call('HMGET', KEYS[2], 'handed',
-        'handed_last', 'handed_why')}
+        'handed_last', 'handed_why'), found[4]}
 """
 )
 
@@ -373,17 +417,88 @@ redis.call('HSET', KEYS[1], 'orphaned', ARGV[1])
 return redis.call('HINCRBY', KEYS[1], 'attempts', 1)
 """
 
+# KEYS meta; ARGV lease, turn
+#
+# From now on the turn may have done something outside that must not be done twice.
+ACTING = """
+if redis.call('HGET', KEYS[1], 'lease') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], 'acting', ARGV[2])
+return 1
+"""
+
+_REMINDERS = (
+    _REMINDER
+    + """
+-- Neither an intent nor entities have a line break.
+local function filter(name, intent, entities)
+  return intent .. '\\n' .. entities .. '\\n' .. name
+end
+local function is_cancelled(filters, name, intent, entities)
+  for _, a in ipairs({name, ''}) do
+    for _, b in ipairs({intent, ''}) do
+      for _, c in ipairs({entities, ''}) do
+        if filters[filter(a, b, c)] then return true end
+      end
+    end
+  end
+  return false
+end
+local function drop_reminders(hash, zset, conversation, wrote, first, last)
+  local filters = {}
+  for i = first, last, 3 do
+    filters[filter(ARGV[i], ARGV[i + 1], ARGV[i + 2])] = true
+  end
+  local there = redis.call('HGETALL', hash)
+  for i = 1, #there, 2 do
+    local kill, _, _, intent, entities = reminder_of(there[i + 1])
+    if (wrote and kill == '1') or is_cancelled(filters, there[i], intent, entities) then
+      drop_reminder(hash, zset, conversation, there[i])
+    end
+  end
+end
+-- Returns how many were too many: the latest ones go.
+local function drop_latest(hash, zset, conversation, most)
+  local surplus = redis.call('HLEN', hash) - most
+  if surplus <= 0 then return 0 end
+  local there, rows = redis.call('HGETALL', hash), {}
+  for i = 1, #there, 2 do
+    local _, due = reminder_of(there[i + 1])
+    rows[#rows + 1] = {tonumber(due), there[i]}
+  end
+  table.sort(rows, function(one, other)
+    if one[1] ~= other[1] then return one[1] > other[1] end
+    return one[2] > other[2]
+  end)
+  for i = 1, surplus do drop_reminder(hash, zset, conversation, rows[i][2]) end
+  return surplus
+end
+local function set_reminders(hash, zset, conversation, ttl, ms, first, last)
+  for i = first, last, 3 do
+    redis.call('HSET', hash, ARGV[i], ARGV[i + 2])
+    redis.call('ZADD', zset, ARGV[i + 1], conversation .. ' ' .. ARGV[i])
+    ttl = math.max(ttl, math.ceil((ARGV[i + 1] - ms) / 1000) + 86400)
+  end
+  ttl = string.format('%.0f', ttl)
+  keep(hash, ttl)
+  keep(zset, ttl)
+end
+"""
+)
+
 # KEYS ready, meta, lane, waiting, outbox, out, owed, log, slots, turns, people, active,
-#      record, dead, letters, handed
+#      record, dead, letters, handed, the conversation's reminders, reminders
 # ARGV group, token, lease, conversation, turn, messages answered, ttl, events kept,
 #      record's key prefix, record or '', record's ttl, reply or '', why the message
 #      is set aside or '', since when people had the conversation or '' (or 'any'), who
-#      has it from now on ('people', 'still people', 'bot' or ''), why, number of
-#      events, events…, slot name, value or '', …
+#      has it from now on ('people', 'still people', 'bot' or ''), why, 'wrote' or '',
+#      most reminders, numbers of cancels, reminders and events; for each cancel name,
+#      intent and entities, each or ''; for each reminder name, when it is due, and as
+#      it is kept; events…, slot name, value or '', …
 #
 # 'lost': another one has begun meanwhile. 'gone': the conversation was erased while
 # the turn ran. 'changed': it was handed over or given back meanwhile. Nothing of the
-# turn is kept in these cases.
+# turn is kept in these cases. 'committed' may be followed by a number: so many
+# reminders were too many.
 COMMIT = (
     _COMMON
     + _OWE
@@ -424,12 +539,33 @@ elseif ARGV[15] == 'still people' then
 elseif ARGV[15] == 'bot' then
   take_back(KEYS[2], KEYS[16], ARGV[4])
 end
-local events = tonumber(ARGV[17])
-for i = 18, 17 + events do redis.call('RPUSH', KEYS[8], ARGV[i]) end
+local wrote = ARGV[17] ~= ''
+local cancels = 21
+local reminders = cancels + 3 * ARGV[19]
+local events = reminders + 3 * ARGV[20]
+local slots = events + ARGV[21]
+for i = events + 1, slots do redis.call('RPUSH', KEYS[8], ARGV[i]) end
 redis.call('LTRIM', KEYS[8], -kept, -1)
-for i = 18 + events, #ARGV, 2 do
+for i = slots + 1, #ARGV, 2 do
   if ARGV[i + 1] == '' then redis.call('HDEL', KEYS[9], ARGV[i])
   else redis.call('HSET', KEYS[9], ARGV[i], ARGV[i + 1]) end
+end
+local surplus, reminded = 0, redis.call('TTL', KEYS[17])
+if reminded ~= -2 or reminders < events then
+  -- Not before they are wanted: a function costs each run of the script that makes it.
+"""
+    + _REMINDERS
+    + """
+  -- What is cancelled goes first, what is new comes last: so a turn may set again what
+  -- it has cancelled, and its own message does not drop it.
+  if wrote or cancels < reminders then
+    drop_reminders(KEYS[17], KEYS[18], ARGV[4], wrote, cancels + 1, reminders)
+  end
+  if reminders < events then
+    set_reminders(KEYS[17], KEYS[18], ARGV[4], tonumber(ttl), ms, reminders + 1, events)
+    surplus = drop_latest(KEYS[17], KEYS[18], ARGV[4], tonumber(ARGV[18]))
+  end
+  reminded = redis.call('TTL', KEYS[17])
 end
 if ARGV[10] ~= '' then
   redis.call('SET', KEYS[13], ARGV[10], 'EX', ARGV[11])
@@ -444,26 +580,34 @@ for _, key in ipairs({KEYS[2], KEYS[8], KEYS[9]}) do
   redis.call('EXPIRE', key, ttl)
 end
 -- The pointers to the records live as long as the longer-lived of the two, and so does
--- what is known of who spoke. There may be thousands: once an hour will do.
+-- what is known of who spoke. There may be thousands: once an hour will do, but where a
+-- reminder outlives both.
 local longer = math.max(tonumber(ttl), tonumber(ARGV[11]))
 redis.call('EXPIRE', KEYS[10], longer)
-if ms - (redis.call('HGET', KEYS[2], 'people_at') or 0) > 3600000 then
+if reminded > longer
+  or ms - (redis.call('HGET', KEYS[2], 'people_at') or 0) > 3600000 then
   redis.call('HSET', KEYS[2], 'people_at', ms)
-  redis.call('EXPIRE', KEYS[11], longer)
-  for _, person in ipairs(redis.call('SMEMBERS', KEYS[11])) do
-    redis.call('EXPIRE', person, longer)
-  end
+  keep_people(KEYS[11], math.max(longer, reminded))
 end
 redis.call('ZADD', KEYS[12], ms, ARGV[4])
 for _ = 1, tonumber(ARGV[6]) do redis.call('LPOP', KEYS[3]) end
 give_up(KEYS[1], ARGV[1], ARGV[2])
-redis.call('HDEL', KEYS[2], 'token', 'lease', 'attempts', 'stop', 'orphaned')
+redis.call('HDEL', KEYS[2], 'token', 'lease', 'attempts', 'stop', 'orphaned', 'acting')
 local following = redis.call('LINDEX', KEYS[3], 0)
+if following and wrote then
+"""
+    + _DUE
+    + """
+  if drop_due_reminders(KEYS[3], 0, false) then
+    following = redis.call('LINDEX', KEYS[3], 0)
+  end
+end
 if following then
   put_up(KEYS[1], KEYS[2], 'token', ARGV[4], ttl, KEYS[4], since(following))
 else
   redis.call('ZREM', KEYS[4], ARGV[4])
 end
+if surplus > 0 then return 'committed ' .. surplus end
 return 'committed'
 """
 )
@@ -582,15 +726,19 @@ return 1
 """
 
 # KEYS lane, outbox, log, slots, meta, turns, people, ready, out, waiting, owed, active,
-#      dead, letters, the conversation's judged turns, judgements, handed
+#      dead, letters, the conversation's judged turns, judgements, handed, the
+#      conversation's reminders, reminders
 # ARGV group, conversation, record's key prefix, rate's key prefix, person's key
 #      prefix, 'all', 'keep lane' or 'lane only'
 #
 # 'lane only' drops what nobody is going to answer or to read, and nothing else.
 # A customer who asks to be forgotten is still being answered, and may have written
-# more since: lane and outbox stay then, and with them who is in it.
+# more since: lane and outbox stay then, and with them who is in it. What was to remind
+# of what is forgotten does not.
 ERASE = (
     _COMMON
+    + _REMINDER
+    + _DUE
     + """
 local messages = redis.call('LLEN', KEYS[1])
 local replies = redis.call('LLEN', KEYS[2])
@@ -605,6 +753,9 @@ if ARGV[6] ~= 'lane only' then
     redis.call('DEL', judged_in(KEYS[16], turn))
     redis.call('ZREM', KEYS[16], turn)
   end
+  for _, name in ipairs(redis.call('HKEYS', KEYS[18])) do
+    drop_reminder(KEYS[18], KEYS[19], ARGV[2], name)
+  end
   redis.call('DEL', KEYS[3], KEYS[4], KEYS[6], KEYS[15])
 end
 take_back(KEYS[5], KEYS[17], ARGV[2])
@@ -617,6 +768,7 @@ for _, turn in ipairs(redis.call('SMEMBERS', KEYS[14])) do
 end
 redis.call('DEL', KEYS[14])
 if ARGV[6] == 'keep lane' then
+  drop_due_reminders(KEYS[1], 1, true)
   redis.call('HDEL', KEYS[5], 'turn', 'committed', 'explained')
   return {0, 0, events, slots, records}
 end
@@ -636,6 +788,56 @@ end
 redis.call('DEL', KEYS[7])
 redis.call('ZREM', KEYS[12], ARGV[2])
 return {messages, replies, events, slots, records}
+"""
+)
+
+# KEYS waiting, active, then for each platform its reminders and its stream of ready
+#      lanes
+# ARGV the prefix of conversations' keys, ttl, people's ttl, lane limit, most at once,
+#      how long what finds a full lane waits, ms
+#
+# Moves what is due into its lane, the earliest first. Sent twice, it moves what else is
+# due. Returns now, and when the next one is due, or '' when there is none.
+FIRE = (
+    _COMMON
+    + _REMINDER
+    + """
+local function fire(reminders, ready, member, ms)
+  local conversation, name = string.match(member, '^(%S+) (.*)$')
+  local of = ARGV[1] .. conversation
+  local hash, lane, meta = of .. ':reminders', of .. ':lane', of .. ':meta'
+  local written = redis.call('HGET', hash, name)
+  if not written then
+    -- It expired, because nobody was there for a day to fire it.
+    redis.call('ZREM', reminders, member)
+    return
+  end
+  if redis.call('LLEN', lane) >= tonumber(ARGV[4]) then
+    redis.call('ZADD', reminders, ms + ARGV[6], member)
+    return
+  end
+  local _, _, turn, _, _, event = reminder_of(written)
+  redis.call('RPUSH', lane, turn .. ms .. event)
+  redis.call('EXPIRE', lane, ARGV[2])
+  drop_reminder(hash, reminders, conversation, name)
+  if not is_up(ready, meta, 'token', ARGV[2]) then
+    put_up(ready, meta, 'token', conversation, ARGV[2], KEYS[1], ms)
+  end
+  redis.call('EXPIRE', meta, ARGV[2])
+  redis.call('ZADD', KEYS[2], ms, conversation)
+  keep_people(of .. ':people', ARGV[3])
+end
+local ms, room, following = now(), tonumber(ARGV[5]), nil
+for i = 3, #KEYS, 2 do
+  local due = redis.call('ZRANGEBYSCORE', KEYS[i], '-inf', ms, 'LIMIT', 0, room)
+  for _, member in ipairs(due) do fire(KEYS[i], KEYS[i + 1], member, ms) end
+  room = room - #due
+  local first = redis.call('ZRANGE', KEYS[i], 0, 0, 'WITHSCORES')[2]
+  if first and (not following or tonumber(first) < following) then
+    following = tonumber(first)
+  end
+end
+return {ms, following and string.format('%.0f', following) or ''}
 """
 )
 

@@ -7,10 +7,12 @@ Knows neither Redis nor what a turn does.
 from __future__ import annotations
 
 import hashlib
+import json
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Generic, Literal, TypeVar
+from datetime import UTC, datetime
+from typing import Generic, Literal, TypeGuard, TypeVar
 
 from pydantic import ConfigDict, JsonValue, TypeAdapter
 
@@ -28,6 +30,11 @@ Keeper = Literal["", "people", "still people", "bot"]
 Urgency = Literal["final", "interactive"]
 
 HOUR_S = 3600
+
+MOST_REMINDERS = 100  # of one conversation; the sooner ones are kept
+LONGEST_REMINDER = 10_000  # bytes of JSON
+LONGEST_NAME = 200  # characters of a reminder's name, or of its intent
+SHOWN = 40  # characters of what an action gave, in a sentence
 
 
 class Unwritable(TurnError):
@@ -81,7 +88,8 @@ class Begun:
     A lane that was begun on: its first messages (never none), the number of this
     attempt at the first, whether the customer wants it stopped, how long it waited, and
     the state. `orphaned`: whoever had begun before has died, and this attempt is not
-    counted yet. `handed`: people were given the conversation.
+    counted yet. `handed`: people were given the conversation. `acting`: whoever had
+    begun before may have done something outside that must not be done twice.
     """
 
     messages: Sequence[Waiting]
@@ -91,6 +99,72 @@ class Begun:
     waited_s: float
     state: State
     handed: Handed | None = None
+    acting: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reminder:
+    """
+    What the bot brings up by itself once it is `due`: an intent with entities, as
+    rasa-sdk writes them, canonically ordered. A conversation has one of each name.
+    `set_by` is the turn that has set it. `kill_on_user_message`: it is dropped when
+    the customer writes first.
+    """
+
+    name: str
+    intent: str
+    entities: Sequence[JsonValue]
+    due: datetime
+    kill_on_user_message: bool
+    address: Address
+    set_by: str
+
+    @property
+    def due_ms(self) -> int:
+        """Milliseconds since 1970; what was due before that is due then."""
+        return max(0, round(1000 * self.due.timestamp()))
+
+    @property
+    def event(self) -> Event:
+        """The event that is answered when it is due."""
+        return Event(
+            # What is set anew for the same time is another reminder.
+            id=f"reminder:{self.name}:{self.due_ms}:{self.set_by}",
+            kind="intent",
+            address=self.address,
+            time=self.due,
+            data={
+                "intent": self.intent,
+                "entities": list(self.entities),
+                "name": self.name,
+                "reminder": True,
+                "set_by": self.set_by,
+                "kill_on_user_message": self.kill_on_user_message,
+                "scheduled_at": self.due.isoformat(),
+            },
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancel:
+    """
+    Which of a conversation's reminders are cancelled: those that have all of what is
+    given, and where nothing is given, all of them.
+    """
+
+    name: str | None = None
+    intent: str | None = None
+    entities: Sequence[JsonValue] | None = None
+
+    def covers(self, reminder: Reminder) -> bool:
+        return (
+            self.name in (None, reminder.name)
+            and self.intent in (None, reminder.intent)
+            and (
+                self.entities is None
+                or canonical(self.entities) == canonical(reminder.entities)
+            )
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,6 +298,135 @@ def retried(turn: str) -> str:
     or whoever knows replies by their turn would take its answer for the apology.
     """
     return hashlib.sha256(f"{turn} retried".encode()).hexdigest()[:TURN_LENGTH]
+
+
+def reminder_of(
+    event: Mapping[str, JsonValue], turn: str, address: Address
+) -> Reminder | str:
+    """
+    Read rasa-sdk's event `reminder`; return what is wrong with it where it is none. As
+    in Rasa, a time without a zone is this machine's, one without a name gets one that
+    nothing else has, and one that says nothing of it is dropped when the customer
+    writes.
+    """
+    name, intent, when = (event.get(key) for key in ("name", "intent", "date_time"))
+    kill = event.get("kill_on_user_msg")
+    kill = True if kill is None else kill
+    if name is None or name == "":
+        name = uuid.uuid4().hex
+    if not _is_name(name):
+        return f"reminder: its name {_shown(name)} is not a short text"
+    where = f"reminder {_shown(name)}"
+    if not _is_name(intent):
+        return f"{where}: its intent {_shown(intent)} is not a short text"
+    if not isinstance(kill, bool):
+        return f"{where}: kill_on_user_msg {_shown(kill)} is neither true nor false"
+    due = _time_of(when)
+    if due is None:
+        return (
+            f"{where}: its date_time {_shown(when)} is no time; write it as in "
+            "2026-01-31T09:30:00+00:00"
+        )
+    entities = _entities_of(event.get("entities"))
+    if entities is None:
+        return f"{where}: its entities are neither a list of objects nor an object"
+    reminder = Reminder(
+        name=name,
+        intent=intent,
+        entities=entities,
+        due=due,
+        kill_on_user_message=kill,
+        address=address,
+        set_by=turn,
+    )
+    return _unkeepable(reminder, where) or reminder
+
+
+def cancel_of(event: Mapping[str, JsonValue]) -> Cancel | str:
+    """
+    Read rasa-sdk's event `cancel_reminder`; return what is wrong with it where it is
+    none. As in Rasa, what is empty was not given.
+    """
+    name, intent = event.get("name") or None, event.get("intent") or None
+    if name is not None and not _is_name(name):
+        return f"cancel_reminder: its name {_shown(name)} is not a short text"
+    if intent is not None and not _is_name(intent):
+        return f"cancel_reminder: its intent {_shown(intent)} is not a short text"
+    entities = _entities_of(event.get("entities"))
+    if entities is None:
+        return (
+            "cancel_reminder: its entities are neither a list of objects nor an object"
+        )
+    return Cancel(name=name, intent=intent, entities=entities or None)
+
+
+def canonical(entities: Sequence[JsonValue]) -> str:
+    """Return JSON that is the same text for the same entities, on one line."""
+    return json.dumps(
+        entities, sort_keys=True, ensure_ascii=False, separators=(",", ":")
+    )
+
+
+def soonest(reminders: Sequence[Reminder]) -> list[Reminder]:
+    """Return the last of each name, the sooner ones, as many as one may have."""
+    last = {reminder.name: reminder for reminder in reminders}
+    return sorted(last.values(), key=lambda one: one.due_ms)[:MOST_REMINDERS]
+
+
+def _is_name(value: JsonValue) -> TypeGuard[str]:
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_NAME:
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _shown(value: JsonValue) -> str:
+    """Show a text's beginning; of what is none, only what it is instead."""
+    return repr(value[:SHOWN]) if isinstance(value, str) else type(value).__name__
+
+
+def _time_of(value: JsonValue) -> datetime | None:
+    if not isinstance(value, str):
+        return None
+    try:
+        return datetime.fromisoformat(value).astimezone(UTC)
+    except (ValueError, OverflowError, OSError):  # the last two: at the ends of time
+        return None
+
+
+def _entities_of(value: JsonValue) -> list[JsonValue] | None:
+    """Return them as rasa-sdk's list, in order of their keys; None for no entities."""
+    if isinstance(value, Mapping):
+        value = [{"entity": name, "value": one} for name, one in value.items()]
+    elif value is None:
+        value = []
+    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+        return None
+    try:
+        # As bytes, because half a character is none.
+        read: list[JsonValue] = json.loads(canonical(value).encode())
+    # A stranger's: no JSON, numbers of thousands of digits, no end of brackets.
+    except (TypeError, ValueError, RecursionError):
+        return None
+    return read
+
+
+def _unkeepable(reminder: Reminder, where: str) -> str | None:
+    """Say why what was set could not be kept, or not be read when it is due."""
+    try:
+        written = EVENTS.write(reminder.event)
+        EVENTS.read(written)
+    except (Unwritable, Unreadable):
+        return f"{where}: its entities cannot be kept as JSON"
+    if len(written) > LONGEST_REMINDER:
+        return (
+            f"{where}: it is {len(written)} bytes long, and may be {LONGEST_REMINDER}; "
+            "keep what is long in a slot"
+        )
+    return None
 
 
 Kept = TypeVar("Kept")

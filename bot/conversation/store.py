@@ -9,10 +9,12 @@ scripts.py.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -25,6 +27,7 @@ from bot.conversation.keys import (
     META,
     Part,
     Queue,
+    Shard,
     Shards,
     frames_channel,
     person_digest,
@@ -37,17 +40,21 @@ from bot.conversation.shelf import RedisShelf
 from bot.conversation.state import (
     EVENTS,
     HOUR_S,
+    MOST_REMINDERS,
     RECORDS,
     REPLIES,
     Begun,
+    Cancel,
     Committed,
     Forgotten,
     Keeper,
     Outgoing,
+    Reminder,
     State,
     Undelivered,
     Urgency,
     Waiting,
+    soonest,
     turn_id,
 )
 from bot.conversation.tokens import Token
@@ -59,6 +66,8 @@ logger = logging.getLogger(__name__)
 
 DAY_S = 86_400
 SEEN_S = DAY_S  # platforms retry for minutes, at most hours
+MOST_FIRED = 100  # reminders that one step moves, a few milliseconds of Redis's time
+FULL_MS = 5_000  # how long a reminder waits that found its lane full
 MOST_JUDGED = 10_000  # turns of a shard whose judgements are kept
 
 # The names of a queue's fields in `meta`: of its token, and of the lease on it.
@@ -72,6 +81,7 @@ class Store:
     """
     An async context manager; entering it checks that Redis answers. `embedded` says
     that the append-only file is ours, to be rewritten after somebody was forgotten.
+    `scheduled` is set for each shard on which this store has kept a new reminder.
     """
 
     def __init__(
@@ -84,9 +94,11 @@ class Store:
     ) -> None:
         self.connection = Connection(url)
         self.shards = Shards(shards)
+        self.scheduled = {shard: asyncio.Event() for shard in self.shards.all}
         self._settings = settings
         self.ttl_s = _seconds(settings.ttl_days)
         self._record_ttl_s = _seconds(settings.record_ttl_days)
+        self._people_ttl_s = max(self.ttl_s, self._record_ttl_s)
         self.handoff_hours = settings.handoff_hours
         self.handoff_ms = round(1000 * HOUR_S * settings.handoff_hours)
         script = self.connection.script
@@ -99,6 +111,8 @@ class Store:
         # Whatever becomes of a frame, nothing else may have to wait for it.
         self._frame = script(scripts.FRAME, batched=False)
         self._commit = script(scripts.COMMIT)
+        self._acting = script(scripts.ACTING)
+        self._fire = script(scripts.FIRE)
         self._hand_back = script(scripts.HAND_BACK)
         self._open = script(scripts.OPEN)
         self._sent = script(scripts.SENT)
@@ -255,7 +269,7 @@ class Store:
             SEEN_S,
             event.address.key,
             self.ttl_s,
-            max(self.ttl_s, self._record_ttl_s),
+            self._people_ttl_s,
             self._settings.messages_per_minute,
         ]
         with self.connection.translated():
@@ -299,6 +313,9 @@ class Store:
         handed: str = "any",
         keeper: Keeper = "",
         why: str = "",
+        reminders: Sequence[Reminder] = (),
+        cancels: Sequence[Cancel] = (),
+        user_wrote: bool = False,
     ) -> Committed:
         """
         Log the events, set the slots (None clears one), keep the record, put the reply
@@ -306,7 +323,9 @@ class Store:
         nothing when the lease is not the lane's any more. `set_aside` says why the
         message also becomes a dead letter. `handed`, unless it is "any", is since when
         people had the conversation as the turn began, or empty: nothing is kept if that
-        is not so any more. `keeper` is who has it from now on, and `why`. The first of
+        is not so any more. `keeper` is who has it from now on, and `why`. Reminders are
+        cancelled first; then those go that a message drops, if `user_wrote` one, also
+        out of the lane; then `reminders` are set, the last of each name. The first of
         `answered` names the turn.
         """
         turn, address = answered[0].turn_id, answered[0].event.address
@@ -316,16 +335,12 @@ class Store:
                 Undelivered(turn_id=turn, address=address, reply=reply, urgency=urgency)
             )
         shard = self.shards.of(token.conversation)
-        lane, outbox, log, slots_key, meta, turns, people, letters = self._parts(
-            address,
-            "lane",
-            "outbox",
-            "log",
-            "slots",
-            "meta",
-            "turns",
-            "people",
-            "letters",
+        parts: tuple[Part, ...] = (
+            *("lane", "outbox", "log", "slots", "meta", "turns", "people", "letters"),
+            "reminders",
+        )
+        lane, outbox, log, slots_key, meta, turns, people, letters, reminded = (
+            self._parts(address, *parts)
         )
         keys = [
             token.stream,
@@ -344,7 +359,11 @@ class Store:
             shard.named("dead"),
             letters,
             shard.named("handed"),
+            reminded,
+            shard.reminders(address.platform),
         ]
+        cancelled = [entries.cancel_args(cancel) for cancel in cancels]
+        set_now = [entries.reminder_args(reminder) for reminder in soonest(reminders)]
         args: list[str | bytes | int] = [
             GROUP,
             token.id,
@@ -362,13 +381,64 @@ class Store:
             handed,
             keeper,
             why.encode(errors="replace"),
+            "wrote" if user_wrote else "",
+            MOST_REMINDERS,
+            len(cancelled),
+            len(set_now),
             len(events),
+            *chain.from_iterable(cancelled),
+            *chain.from_iterable(set_now),
             *[EVENTS.write(event) for event in events],
             *entries.slot_args(slots or {}),
         ]
         with self.connection.translated():
-            committed: Committed = (await self._commit(keys=keys, args=args)).decode()
+            answer: bytes = await self._commit(keys=keys, args=args)
+        word, _, surplus = answer.decode().partition(" ")
+        committed: Committed = word  # type: ignore[assignment]  # the script's words
+        if reminders:
+            self.scheduled[shard].set()
+            left_out = len({one.name for one in reminders}) - len(set_now)
+            too_many = left_out + int(surplus or 0)
+            if too_many and word == "committed":
+                logger.warning(
+                    "turn %s: %d reminders were dropped, the latest ones: a "
+                    "conversation has %d at most; let the action set fewer, or cancel "
+                    "some",
+                    turn,
+                    too_many,
+                    MOST_REMINDERS,
+                )
         return committed
+
+    async def mark_acting(self, token: Token, turn: str) -> bool:
+        """
+        Note that from now on the turn may do something outside that must not be done
+        twice, which `begin` tells whoever takes it up again. False when the lane is
+        another's by now.
+        """
+        meta = self.shards.of(token.conversation).of(token.conversation, "meta")
+        with self.connection.translated():
+            return bool(await self._acting(keys=[meta], args=[token.lease, turn]))
+
+    async def fire(self, shard: Shard, platforms: Sequence[str]) -> float | None:
+        """
+        Put the reminders of these platforms that are due into their lanes, some at
+        once; return in how many seconds the next one is due, None when there is none.
+        """
+        keys = [shard.named("waiting"), shard.named("active")]
+        for platform in platforms:
+            keys += [shard.reminders(platform), shard.queue("ready", platform)]
+        args = [
+            f"{shard.prefix}:c:",
+            self.ttl_s,
+            self._people_ttl_s,
+            self._settings.lane_limit,
+            MOST_FIRED,
+            FULL_MS,
+        ]
+        with self.connection.translated():
+            now, due = await self._fire(keys=keys, args=args)
+        return max(0, int(due) - int(now)) / 1000 if due else None
 
     async def count_attempt(self, token: Token) -> None:
         """Count that what was begun as an orphan is really tried now."""
@@ -568,6 +638,8 @@ class Store:
             shard.of(conversation, "letters"),
             shard.of(conversation, "judged"),
             *map(shard.named, ("judgements", "handed")),
+            shard.of(conversation, "reminders"),
+            shard.reminders(platform),
         ]
         prefixes = [shard.record(""), shard.rate(platform, ""), shard.person("")]
         with self.connection.translated():

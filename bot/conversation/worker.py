@@ -12,14 +12,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Protocol
 
 from bot import metrics
 from bot.config import Config, DuringTurn
-from bot.conversation import commands
+from bot.conversation import effects
 from bot.conversation.commands import Answered, Commands, Stop
 from bot.conversation.crew import Held
 from bot.conversation.facts import facts
@@ -31,11 +31,12 @@ from bot.conversation.shares import Shares
 from bot.conversation.state import Begun, Handed, Unwritable, Waiting
 from bot.conversation.stops import Announced, Stops
 from bot.conversation.store import Store
-from bot.errors import TurnError, place_of
+from bot.errors import TurnCancelled, TurnError, place_of
 from bot.model import Address, Event, Record, Turn
 
 logger = logging.getLogger(__name__)
 
+ACTED = "its worker ended while an action ran; what may be done is not done again"
 TOGETHER = 20  # messages that are looked at, and answered together, at most
 
 
@@ -44,17 +45,23 @@ class Answerer(Protocol):
     Answers messages. Raises nothing but asyncio's cancellation: a turn that failed or
     was stopped comes back as a record that says so. Tells observers of its turns.
     `show` may be told the beginning of the reply as it grows, on any thread; it never
-    waits and never raises.
+    waits and never raises. `acting` is awaited before the first action of a turn runs;
+    it raises TurnCancelled where nothing may be done any more.
     """
 
     async def answer(
-        self, turn: Turn, cancelled: threading.Event, show: Callable[[str], None]
+        self,
+        turn: Turn,
+        cancelled: threading.Event,
+        show: Callable[[str], None],
+        acting: Callable[[], Awaitable[None]],
     ) -> Record: ...
 
 
-class Observers(commands.Observers, Protocol):
+class Observers(Protocol):
     """Who is told what happened. Fails for nobody."""
 
+    async def turn_failed(self, turn: Turn, error: Exception) -> None: ...
     async def conversation_handed_over(self, turn: Turn, reason: str) -> None: ...
     async def conversation_resumed(self, address: Address) -> None: ...
 
@@ -164,13 +171,12 @@ class Worker:
     ) -> Answered:
         if not begun.messages[0].readable:
             return self._made(self._commands.failed(turn, _unreadable()))
-        handed = begun.handed if turn.message.kind == "message" else None
+        handed = begun.handed if turn.message.kind != "command" else None
         if handed and handed.lasts(self._handoff_hours):
             return self._made(self._commands.with_people(turn, handed))
-        # A command may have done something when it was begun before.
-        attempts = 1 if turn.message.kind == "command" else self._attempts
-        if begun.attempt > attempts:
-            return await self._used_up(turn, begun)
+        hopeless = self._hopeless(turn, begun)
+        if hopeless:
+            return await self._given_up(turn, hopeless)
         if mode == "interrupt" and _is_overtaken(begun.messages):
             return self._made(self._commands.interrupted(turn))
         if not begun.orphaned:
@@ -203,11 +209,16 @@ class Worker:
     async def _answer(
         self, held: Held, turn: Turn, stop: Stop, handed: Handed | None
     ) -> Answered:
-        if turn.message.kind == "command":
-            return self._made(await self._commands.answer(turn, stop, handed))
+        is_command = turn.message.kind == "command"
+        if is_command and not self._commands.leaves_to_actions(turn):
+            return self._made(await self._commands.answer(turn, handed))
+
+        async def acting() -> None:
+            await self._mark_acting(held, turn)
+
         try:
             async with self._frames.of(held.token, turn.id) as show:
-                record = await self._answerer.answer(turn, stop.pressed, show)
+                record = await self._answerer.answer(turn, stop.pressed, show, acting)
         except Exception as error:  # noqa: BLE001
             # It promised not to raise; a mistake in it ends one turn, not the bot.
             logger.error(  # noqa: TRY400
@@ -215,15 +226,36 @@ class Worker:
             )
             return self._made(self._commands.failed(turn, error))
         answered = Answered(reply=record.reply, record=record)
-        if record.outcome == "handed_over":
+        paused = effects.paused(record)
+        if record.outcome == "handed_over" or paused:
             return replace(answered, keeper="people")
+        if paused is False:  # an action gave it back
+            return replace(answered, keeper="bot")
+        if is_command:  # those are answered whoever has the conversation
+            return answered
         # Where people had it, they were silent for too long.
         return self._commands.resumed(turn, answered) if handed else answered
 
-    async def _used_up(self, turn: Turn, begun: Begun) -> Answered:
-        error = AttemptsUsedUp(
-            f"it was tried {begun.attempt - 1} times, and no worker came to its end"
+    async def _mark_acting(self, held: Held, turn: Turn) -> None:
+        """Note that the turn may have done something that must not be done twice."""
+        marked = await self._patience(
+            lambda: self._store.mark_acting(held.token, turn.id)
         )
+        if not marked:
+            raise TurnCancelled("another worker answers this turn by now")
+
+    def _hopeless(self, turn: Turn, begun: Begun) -> str:
+        """Say why the message is not tried again, "" where it is."""
+        if begun.acting:
+            return ACTED
+        # A command may have done something when it was begun before.
+        attempts = 1 if turn.message.kind == "command" else self._attempts
+        if begun.attempt <= attempts:
+            return ""
+        return f"it was tried {begun.attempt - 1} times, and no worker came to its end"
+
+    async def _given_up(self, turn: Turn, why: str) -> Answered:
+        error = AttemptsUsedUp(why)
         await self._observers.turn_failed(turn, error)
         return self._made(self._commands.failed(turn, error))
 
@@ -234,9 +266,11 @@ class Worker:
         return answered
 
     def _may_try_again(self, turn: Turn, answered: Answered, begun: Begun) -> bool:
-        """A command may have done something already, and is not run again."""
+        """What may have done something already is not run again."""
+        acted = answered.record is not None and answered.record.actions
         return (
             answered.outcome == "failed"
+            and not acted
             and turn.message.kind == "message"
             and begun.attempt < self._attempts
             and begun.messages[0].readable
@@ -276,6 +310,9 @@ class Worker:
         handed: Handed | None,
     ) -> None:
         record, is_command = answered.record, turn.message.kind == "command"
+        reminding = effects.reminding(record)
+        if record is not None and reminding.problems:
+            record = effects.with_problems(record, reminding)
         set_aside = ""
         if record is not None and answered.outcome == "failed":
             set_aside = record.why or "the turn failed"
@@ -286,7 +323,7 @@ class Worker:
                 held.token,
                 answering,
                 events=facts([one.event for one in answering], answered, self._clock()),
-                slots=answered.slots,
+                slots={} if record is None else record.slots,
                 record=record,
                 reply=None if answered.silent else answered.reply,
                 urgency="interactive" if is_command else "final",
@@ -295,6 +332,9 @@ class Worker:
                 handed="any" if is_command else (handed.since if handed else ""),
                 keeper=answered.keeper,
                 why="" if record is None else record.why,
+                reminders=reminding.reminders,
+                cancels=reminding.cancels,
+                user_wrote=turn.message.kind == "message",
             )
         )
         match committed:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bot import plugin_manager
-from bot.config import HOUR_S, Use
+from bot.config import Use
 from bot.evaluation import metrics, quality, tuning
 from bot.evaluation.diversity import set_diversity
 from bot.evaluation.memory import RememberingModel
@@ -39,9 +39,11 @@ from bot.interfaces import (
     Progress,
     Sampler,
     Tools,
+    ToolSchema,
     Writer,
 )
 from bot.model import Address, Candidate, Record, Turn
+from bot.sections import HOUR_S
 from bot.turn import Answerer, Pipeline
 
 if TYPE_CHECKING:
@@ -489,8 +491,10 @@ class _Silent:
     def count_tokens(self, text: str) -> int:
         return self._model.count_tokens(text)
 
-    def render(self, messages: Sequence[ChatMessage]) -> str:
-        return self._model.render(messages)
+    def render(
+        self, messages: Sequence[ChatMessage], tools: Sequence[ToolSchema] = ()
+    ) -> str:
+        return self._model.render(messages, tools)
 
     def generate(self, request: GenerationRequest) -> list[Candidate]:
         return []

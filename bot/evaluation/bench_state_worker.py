@@ -97,7 +97,11 @@ class NullAnswerer:
         self._asked = asked
 
     async def answer(
-        self, turn: Turn, cancelled: threading.Event, show: Callable[[str], None]
+        self,
+        turn: Turn,
+        cancelled: threading.Event,
+        show: Callable[[str], None],
+        acting: object = None,
     ) -> Record:
         if self._asked is not None:
             await self._asked(turn)
@@ -190,7 +194,6 @@ def null_bot(
         answerer=answerer or NullAnswerer(),
         connectors={PLATFORM: connector or Deliveries()},
         observers=_Nobody(),
-        actions=[],
         config=config,
         explain=str,
         clock=lambda: NOON,

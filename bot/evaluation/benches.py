@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     Bench = Callable[[App, Progress], list[BenchRow]]
 
 BENCHES: Mapping[str, str] = {
+    "actions": "bot.evaluation.bench_actions:actions_bench",
     "connectors": "bot.evaluation.bench_connectors:connectors_bench",
     "generation": "bot.evaluation.bench_generation:generation_bench",
     "plugins": "bot.evaluation.bench_plugins:plugins_bench",

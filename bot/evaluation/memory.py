@@ -27,7 +27,7 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 from bot import plugin_manager
 from bot.config import Config
 from bot.errors import ConfigError
-from bot.interfaces import ChatMessage, GenerationRequest, LanguageModel
+from bot.interfaces import ChatMessage, GenerationRequest, LanguageModel, ToolSchema
 from bot.model import Candidate
 
 _SETS = TypeAdapter(tuple[dict[str, float], list[Candidate]])
@@ -143,8 +143,10 @@ class RememberingModel:
     def count_tokens(self, text: str) -> int:
         return self._model.count_tokens(text)
 
-    def render(self, messages: Sequence[ChatMessage]) -> str:
-        return self._model.render(messages)
+    def render(
+        self, messages: Sequence[ChatMessage], tools: Sequence[ToolSchema] = ()
+    ) -> str:
+        return self._model.render(messages, tools)
 
     def generate(self, request: GenerationRequest) -> list[Candidate]:
         """Write the set, or give back what was written; both tell its times."""

@@ -29,7 +29,7 @@ from bot.generation.jobs import Job, Prompt, Scoring, Writing
 from bot.generation.network import Device, Network
 from bot.generation.precision import SAMPLE, Precision
 from bot.generation.text import Growing, Text, TextVocabulary, settled
-from bot.interfaces import ChatMessage, GenerationRequest, Vocabulary
+from bot.interfaces import ChatMessage, GenerationRequest, ToolSchema, Vocabulary
 from bot.model import Candidate
 
 # What torch would use; read before anything in this process has changed it.
@@ -93,13 +93,16 @@ class TransformersModel:
     def count_tokens(self, text: str) -> int:
         return len(self._text.tokens(text))
 
-    def render(self, messages: Sequence[ChatMessage]) -> str:
+    def render(
+        self, messages: Sequence[ChatMessage], tools: Sequence[ToolSchema] = ()
+    ) -> str:
         """
         Apply the chat template and open the assistant's part. Control tokens in the
         messages are broken apart; a template without a system role gets the system's
-        words at the head of the user's first message.
+        words at the head of the user's first message. One that does not know `tools`
+        reads them at the end of the system's words.
         """
-        return self._text.render(messages)
+        return self._text.render(messages, tools)
 
     def generate(self, request: GenerationRequest) -> list[Candidate]:
         """

@@ -34,7 +34,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import groupby
 from typing import Any, Literal
 
@@ -56,9 +56,21 @@ from bot.generation.openai_http import (
     Tokens,
 )
 from bot.generation.openai_set import CandidateSet
-from bot.generation.text import PLAIN_TEMPLATE
+from bot.generation.text import (
+    A_CHAT,
+    A_TOOL,
+    PLAIN_TEMPLATE,
+    as_function,
+    with_tools,
+)
 from bot.generation.truncation import truncation_of
-from bot.interfaces import ChatMessage, GenerationRequest, Truncates, Truncation
+from bot.interfaces import (
+    ChatMessage,
+    GenerationRequest,
+    ToolSchema,
+    Truncates,
+    Truncation,
+)
 from bot.model import Candidate
 
 logger = logging.getLogger(__name__)
@@ -132,23 +144,37 @@ class OpenAIServer:
             return math.ceil(len(text.encode()) / BYTES_A_TOKEN)
         return len(self._read(text).ids) if text else 0
 
-    def render(self, messages: Sequence[ChatMessage]) -> str:
+    def render(
+        self, messages: Sequence[ChatMessage], tools: Sequence[ToolSchema] = ()
+    ) -> str:
         """
         Apply the server's chat template and open the assistant's part. Control tokens
         in the messages are broken apart; a template without a system role gets the
-        system's words at the head of the user's first message.
+        system's words at the head of the user's first message. One that does not know
+        `tools` reads them at the end of the system's words.
         """
         said = [replace(one, content=self._harmless(one.content)) for one in messages]
+        if tools and not self._knows_tools:
+            said, tools = with_tools(said, tools), ()
         if not self._chats:
             template = jinja2.Template(PLAIN_TEMPLATE)
             return str(template.render(messages=said, add_generation_prompt=True))
-        if not self._has_system_role:
-            said = [replace(one, role=_folded(one)) for one in said]
-        return self._templated(_merged(said))
+        return self._in_its_roles(said, tools)
 
-    def _templated(self, messages: Sequence[ChatMessage]) -> str:
+    def _in_its_roles(
+        self, messages: Sequence[ChatMessage], tools: Sequence[ToolSchema]
+    ) -> str:
+        if not self._has_system_role:
+            messages = [replace(one, role=_folded(one)) for one in messages]
+        return self._templated(_merged(messages), tools)
+
+    def _templated(
+        self, messages: Sequence[ChatMessage], tools: Sequence[ToolSchema] = ()
+    ) -> str:
         written = [{"role": one.role, "content": one.content} for one in messages]
         asked = self._words(messages=written, add_generation_prompt=True)
+        if tools:
+            asked["tools"] = [as_function(one) for one in tools]
         tokens = self._server.ask(f"{self._server.root}/tokenize", Tokens, asked).tokens
         asked = self._words(tokens=tokens)
         return self._server.ask(
@@ -381,6 +407,14 @@ class OpenAIServer:
         except Refused:
             return False
         return all(one.content in rendered for one in said)
+
+    @cached_property
+    def _knows_tools(self) -> bool:
+        """Servers and templates that do not know tools leave them out or fail."""
+        try:
+            return self._chats and A_TOOL.name in self._in_its_roles(A_CHAT, [A_TOOL])
+        except Refused:
+            return False
 
     def _words(self, **said: Any) -> Body:
         return {"model": self._name, **said}

@@ -9,6 +9,7 @@ control token, such as `<|im_end|>`, is broken apart before the template is appl
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -17,7 +18,7 @@ from typing import Any
 from jinja2.exceptions import TemplateError
 from tokenizers.decoders import DecodeStream
 
-from bot.interfaces import ChatMessage
+from bot.interfaces import ChatMessage, ToolSchema
 
 # For models that were never taught to chat.
 PLAIN_TEMPLATE = """\
@@ -25,6 +26,29 @@ PLAIN_TEMPLATE = """\
 {{ message['content'] }}
 
 {% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"""
+
+
+# Rendered once to see whether a template knows tools.
+A_TOOL = ToolSchema(
+    name="mark_of_a_tool",
+    description="What it does.",
+    parameters={"type": "object", "properties": {"n": {"type": "integer"}}},
+)
+A_CHAT = (
+    ChatMessage(role="system", content="Be brief."),
+    ChatMessage(role="user", content="hello"),
+)
+# Where a template has no words for tools: the marks of Hermes' and Qwen's format, which
+# many models have seen.
+TOOLS = """\
+You can call these functions, each described in JSON:
+<tools>
+{tools}
+</tools>
+To call one, answer with a JSON object of its name and arguments inside these tags:
+<tool_call>
+{{"name": <name of the function>, "arguments": <object of its arguments>}}
+</tool_call>"""
 
 
 class Text:
@@ -80,15 +104,24 @@ class Text:
         )
         return [text[length:] for text in texts]
 
-    def render(self, messages: Sequence[ChatMessage]) -> str:
+    def render(
+        self, messages: Sequence[ChatMessage], tools: Sequence[ToolSchema] = ()
+    ) -> str:
         """Return the chat as the model was taught to read it, its own part opened."""
         messages = [
             replace(message, content=self.harmless(message.content))
             for message in messages
         ]
+        if tools and not self._knows_tools:
+            messages, tools = with_tools(messages, tools), ()
+        return self._in_its_roles(messages, tools)
+
+    def _in_its_roles(
+        self, messages: Sequence[ChatMessage], tools: Sequence[ToolSchema]
+    ) -> str:
         if not self._has_system_role:
             messages = [replace(each, role=_folded(each.role)) for each in messages]
-        return self._apply(_merged(messages))
+        return self._apply(_merged(messages), tools)
 
     def harmless(self, text: str) -> str:
         """Return `text` with a space inside everything that is a control token."""
@@ -120,9 +153,20 @@ class Text:
             return False
         return mark in rendered
 
-    def _apply(self, messages: Sequence[ChatMessage]) -> str:
+    @cached_property
+    def _knows_tools(self) -> bool:
+        """A template that does not know tools leaves them out, or fails."""
+        try:
+            return A_TOOL.name in self._in_its_roles(A_CHAT, [A_TOOL])
+        except TemplateError:
+            return False
+
+    def _apply(
+        self, messages: Sequence[ChatMessage], tools: Sequence[ToolSchema] = ()
+    ) -> str:
         rendered: str = self._tokenizer.apply_chat_template(
             [{"role": each.role, "content": each.content} for each in messages],
+            tools=[as_function(each) for each in tools] or None,
             chat_template=self._template,
             tokenize=False,
             add_generation_prompt=True,
@@ -206,6 +250,29 @@ def _control_tokens(tokenizer: Any) -> frozenset[int]:
         if entry.special or (len(entry.content) > 2 and entry.content[0] in "<[")  # noqa: PLR2004 -- shorter is no mark
     }
     return frozenset(added | set(tokenizer.all_special_ids))
+
+
+def as_function(tool: ToolSchema) -> dict[str, Any]:
+    """Return a tool in the words of OpenAI's API, which templates read."""
+    function = {
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": tool.parameters,
+    }
+    return {"type": "function", "function": function}
+
+
+def with_tools(
+    messages: Sequence[ChatMessage], tools: Sequence[ToolSchema]
+) -> list[ChatMessage]:
+    """Return the messages, the system's followed by what says how to call the tools."""
+    told = "\n".join(
+        json.dumps(as_function(each), ensure_ascii=False) for each in tools
+    )
+    system = [each for each in messages if each.role == "system"]
+    rest = [each for each in messages if each.role != "system"]
+    offer = ChatMessage(role="system", content=TOOLS.format(tools=told))
+    return [*system, offer, *rest]
 
 
 def _folded(role: str) -> Any:

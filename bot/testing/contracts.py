@@ -669,6 +669,35 @@ class ConnectorContract(_Contract):
         assert len(self.shown(subject)) == 1, "the customer sees it more than once"
 
     @pytest.mark.asyncio
+    async def test_what_it_cannot_show_takes_nothing_from_the_text(
+        self, subject: Connector
+    ) -> None:
+        reply = Reply(
+            text="Five days.",
+            images=["javascript:alert(1)", "https://example.org/" + "a" * 5000],
+            custom=[{"of": {"another": ["platform", None]}}, {"blocks": 5, "text": 5}],
+        )
+
+        await subject.send(an_address(platform=subject.name), reply, "turn-1")
+
+        (shown,) = self.shown(subject)
+        assert "Five days." in shown, "a picture or custom JSON has cost the text"
+
+    @pytest.mark.asyncio
+    async def test_a_reply_may_be_a_picture_or_custom_json_alone(
+        self, subject: Connector
+    ) -> None:
+        address = an_address(platform=subject.name)
+        picture = Reply(text="", images=["https://example.org/five.png"])
+        custom = Reply(text="", custom=[{"of": "another platform"}])
+
+        first = await subject.send(address, picture, "turn-1")
+        again = await subject.send(address, picture, "turn-1")
+        await subject.send(address, custom, "turn-2")
+
+        assert first.ids == again.ids, "the second call sent another message"
+
+    @pytest.mark.asyncio
     async def test_a_reply_that_fails_says_so(self, subject: Connector) -> None:
         self.break_service(subject)
 

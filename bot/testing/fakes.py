@@ -8,6 +8,7 @@ and can be told to fail. None loads torch; none knows the program that it is put
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import re
 import threading
@@ -25,7 +26,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bot.errors import DeliveryError, TurnCancelled
-from bot.interfaces import Accepted, ChatMessage, Classified, GenerationRequest
+from bot.interfaces import (
+    Accepted,
+    ChatMessage,
+    Classified,
+    GenerationRequest,
+    ToolSchema,
+)
 from bot.interfaces import Delivery as Delivering
 from bot.model import Address, Candidate, Event, EventKind, Finish, Reply, Sent, Turn
 from bot.testing.makers import NOON, an_address, an_event
@@ -138,10 +145,19 @@ class ScriptedLanguageModel:
     def count_tokens(self, text: str) -> int:
         return len(text.split())
 
-    def render(self, messages: Sequence[ChatMessage]) -> str:
-        """Return `role: content` paragraphs, the assistant's part opened."""
+    def render(
+        self, messages: Sequence[ChatMessage], tools: Sequence[ToolSchema] = ()
+    ) -> str:
+        """
+        Return a `tool: name, description, parameters` paragraph for each tool, then
+        `role: content` paragraphs, the assistant's part opened.
+        """
+        offered = [
+            f"tool: {tool.name}, {tool.description}, {json.dumps(tool.parameters)}"
+            for tool in tools
+        ]
         said = [f"{message.role}: {message.content}" for message in messages]
-        return "\n\n".join([*said, "assistant:"])
+        return "\n\n".join([*offered, *said, "assistant:"])
 
     def generate(self, request: GenerationRequest) -> list[Candidate]:
         self.requests.append(request)

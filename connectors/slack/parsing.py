@@ -130,7 +130,10 @@ def told_by_event(
 
 
 def told_by_interaction(payload: Payload, me: Workspace, now: datetime) -> list[Told]:
-    """Read what somebody pressed under a message of the bot."""
+    """
+    Read what somebody pressed under a message of the bot. What an action put there as
+    blocks of its own is nothing to us: a link in it leads on by itself.
+    """
     if text_in(payload, "type") != "block_actions":
         return []
     actions = items(payload, "actions")
@@ -302,6 +305,11 @@ def _pressed(
         answer_at=url or None,
         direct=where.chat.startswith("D"),
     )
+
+
+def is_ours(action_id: str) -> bool:
+    """Say whether a press of what is called so is read as one of a reply's buttons."""
+    return action_id == FEEDBACK or action_id.startswith(BUTTON)
 
 
 def _judgement(

@@ -6,12 +6,16 @@ Knows no calls. What is not listed is said with its code and is final.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from bot.errors import DeliveryError
 
 REINSTALL = "OAuth & Permissions > Scopes > Bot Token Scopes, then reinstall the app"
+
+# Where in a call something is: `[json-pointer:/blocks/0/image_url]`.
+_POINTER = re.compile(r"\[json-pointer:([a-z0-9_/]{1,100})\]")
 
 # Slack's own trouble, over before long, with nothing done.
 _PASSING = frozenset(
@@ -39,6 +43,17 @@ _TOLD: Mapping[str, str] = {
     "Token, it begins with xoxb-",
     "ekm_access_denied": "the workspace's administrators suspended the app; ask them",
 }
+# Something in the blocks is not as Slack takes it, or a picture cannot be fetched.
+# https://github.com/slackapi/java-slack-sdk/issues/1396
+ABOUT_BLOCKS = frozenset(
+    {
+        "block_mismatch",
+        "invalid_blocks",
+        "invalid_blocks_format",
+        "invalid_payload",
+        "msg_blocks_too_long",
+    }
+)
 # What another try with the same token cannot change.
 DENIED = frozenset(
     {
@@ -77,9 +92,21 @@ def refusal(method: str, code: str, answer: Mapping[str, Any]) -> Refused:
     if code == "missing_scope":
         needed = str(answer.get("needed") or "a scope that Slack does not name")
         told = f"the token lacks {needed}; add it under {REINSTALL}"
+    if code in ABOUT_BLOCKS:
+        told = f"Slack does not take the blocks ({code}{_where(answer)})"
     if code in _PASSING:
         told = f"Slack cannot do it just now ({code}); it is tried again by itself"
     return Refused(f"slack: {method}: {told}", code=code, retryable=code in _PASSING)
+
+
+def _where(answer: Mapping[str, Any]) -> str:
+    """
+    Say at which block it is, of what Slack tells: the rest may quote the message.
+    """
+    told = answer.get("errors")
+    first = told[0] if isinstance(told, list) and told else None
+    found = _POINTER.search(first) if isinstance(first, str) else None
+    return f" at {found[1]}" if found else ""
 
 
 def _page(method: str) -> str:

@@ -3,7 +3,8 @@ Rendering: a reply as Slack's messages.
 
 Pure: from a reply and its key to parts, each with blocks and a plain text for
 notifications. The reply's Markdown goes into `markdown` blocks, which read it as it is;
-only sources are written in Slack's own mrkdwn.
+only sources are written in Slack's own mrkdwn. Pictures and an action's own blocks are
+under the text, and may be said in words where Slack does not take them.
 """
 
 from __future__ import annotations
@@ -13,11 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from bot.model import Button, Citation, Reply
+from connectors.slack.additions import Additions, Block
 from connectors.slack.markdown import harmless, split
 from connectors.slack.parsing import BUTTON, FEEDBACK
 from connectors.slack.wording import escaped
-
-Block = Mapping[str, Any]
 
 # What a model wrote must not make Slack fetch an address of its choice.
 NO_UNFURLING = {"unfurl_links": False, "unfurl_media": False}
@@ -39,38 +39,68 @@ MOST_BUTTONS, BUTTONS_IN_A_ROW = 25, 5
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """
-    One message of a reply. `markdown` is its text as a stream has shown it, `extras`
-    the blocks below that, which only the last part has.
+    One message of a reply. `markdown` is its text as a stream has shown it. Only the
+    last part has what is below that: `added` are the pictures and an action's own
+    blocks, `instead` says them in words, `extras` are all others.
     """
 
     markdown: str
+    added: Sequence[Block] = ()
+    instead: str = ""
     extras: Sequence[Block] = ()
 
     @property
     def blocks(self) -> list[Block]:
-        return [{"type": "markdown", "text": self.markdown}, *self.extras]
+        text = [{"type": "markdown", "text": self.markdown}] if self.markdown else []
+        return [*text, *self.below]
+
+    @property
+    def below(self) -> list[Block]:
+        """The blocks under the text."""
+        return [*self.added, *self.extras]
+
+    @property
+    def in_words(self) -> Part | None:
+        """The part with words for what was added; None where there are none."""
+        said = _paragraphs(self.markdown, self.instead)
+        if not self.added or not said:
+            return None
+        return Part(markdown=said, extras=self.extras)
 
     @property
     def notice(self) -> str:
         """What a notification shows, and whoever reads without blocks."""
-        notice = self.markdown[:LONGEST_NOTICE]
+        notice = (self.markdown or self.instead)[:LONGEST_NOTICE]
         while len(escaped(notice)) > LONGEST_ESCAPED:
             notice = notice[: len(notice) // 2]
         return escaped(notice)
 
 
-def parts_of(reply: Reply, key: str, *, feedback: bool) -> list[Part]:
-    """Return the messages of a reply, in order; `feedback` asks whether it helped."""
+def parts_of(
+    reply: Reply, additions: Additions, key: str, *, feedback: bool
+) -> list[Part]:
+    """
+    Return the messages of a reply and of what was added to it, in order, none if there
+    is nothing to show; `feedback` asks whether it helped.
+    """
+    text = _paragraphs(harmless(reply.text), *additions.words)
+    if not text and not additions.blocks:
+        return []
     extras = [
         *_sources(reply.citations),
         *_buttons(reply.buttons, key),
         *(_feedback(key) if feedback and reply.feedback else ()),
     ]
-    taken = sum(map(_size, extras))
-    *first, last = split(harmless(reply.text), LONGEST - taken)
+    taken = sum(map(_size, extras)) + additions.size
+    *first, last = split(text, LONGEST - taken)
     return [
         *(Part(markdown=piece) for piece in first),
-        Part(markdown=last, extras=extras),
+        Part(
+            markdown=last,
+            added=additions.blocks,
+            instead=additions.instead,
+            extras=extras,
+        ),
     ]
 
 
@@ -88,6 +118,10 @@ def metadata_of(key: str, part: int, parts: int) -> Mapping[str, Any]:
 def draft_metadata() -> Mapping[str, Any]:
     """Return what names a message that becomes a reply, of which turn is not known."""
     return {"event_type": DRAFT_TYPE, "event_payload": {"draft": True}}
+
+
+def _paragraphs(*texts: str) -> str:
+    return "\n\n".join(text for text in texts if text.strip())
 
 
 def _sources(citations: Sequence[Citation]) -> list[Block]:

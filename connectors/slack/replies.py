@@ -7,11 +7,13 @@ does the rest. Knows nothing of how a draft came about.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from bot.errors import DeliveryError, StoreError
 from bot.model import Address, Reply, Sent
+from connectors.slack.additions import additions_of
 from connectors.slack.drafts import Drafts
 from connectors.slack.history import History
 from connectors.slack.lines import Lines
@@ -21,6 +23,8 @@ from connectors.slack.sending import Means, Sending
 from connectors.slack.threads import Threads
 from connectors.slack.web_api import Unanswered
 from connectors.slack.workspaces import Workspaces
+
+logger = logging.getLogger(__name__)
 
 
 class Replies:
@@ -74,12 +78,19 @@ class Replies:
         progress, shown = await self._progress(address, key)
         if progress.whole:
             return Sent(ids=progress.done)
+        additions = additions_of(reply)
+        if additions.left_out:
+            logger.info(
+                "of the reply of turn %s, %d pictures or custom parts cannot be shown",
+                key,
+                additions.left_out,
+            )
         sending = Sending(
             means=self._means,
             workspace=await self._workspaces.of(address.account),
             address=address,
             key=key,
-            parts=parts_of(reply, key, feedback=self._feedback),
+            parts=parts_of(reply, additions, key, feedback=self._feedback),
             progress=progress,
             shown=shown,
         )

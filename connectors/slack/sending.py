@@ -3,24 +3,31 @@ Sending: one reply on its way to Slack.
 
 A draft that stands there becomes the reply; what is left is posted. Before a message is
 posted that is noted down, so that after a crash, or an answer that was lost, Slack is
-asked whether it is there. Edits of a known message are done again without asking.
+asked whether it is there. Edits of a known message are done again without asking. A
+part whose pictures or blocks Slack does not take was not shown at all, so it is sent
+once more, with words in place of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from bot.errors import DeliveryError
 from bot.model import Address
 from connectors.slack.answers import Answers
 from connectors.slack.history import History
 from connectors.slack.progress import Ledger, Progress
-from connectors.slack.refusals import Refused
+from connectors.slack.refusals import ABOUT_BLOCKS, Refused
 from connectors.slack.rendering import NO_UNFURLING, Part, content_of, metadata_of
 from connectors.slack.web_api import Unanswered, WebApi, stamp_of
 from connectors.slack.workspaces import Workspace
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _ELSEWHERE = frozenset({"not_in_channel", "channel_not_found"})
 _STREAMS_STILL = "streaming_state_conflict"
@@ -54,7 +61,7 @@ class Sending:
 
     async def run(self) -> None:
         await self._find_out()
-        if await self._streamed_out():
+        if self.parts and await self._streamed_out():
             return
         if self.progress.streams:
             await self._end(self.progress.drafts[-1])
@@ -114,15 +121,8 @@ class Sending:
             return False
         if not part.markdown.startswith(self.shown):
             return False
-        rest = part.markdown[len(self.shown) :]
         try:
-            await self._call(
-                "chat.stopStream",
-                ts=progress.drafts[0],
-                metadata=metadata_of(self.key, 1, 1),
-                **({"markdown_text": rest} if rest else {}),
-                **({"blocks": part.extras} if part.extras else {}),
-            )
+            await self._with_blocks_or_words(part, self._end_whole)
         except Unanswered:
             return False
         except DeliveryError as error:
@@ -131,6 +131,16 @@ class Sending:
             return False
         progress.done.append(progress.drafts[0])
         return True
+
+    async def _end_whole(self, part: Part) -> Any:
+        rest = part.markdown[len(self.shown or "") :]
+        return await self._call(
+            "chat.stopStream",
+            ts=self.progress.drafts[0],
+            metadata=metadata_of(self.key, 1, 1),
+            **({"markdown_text": rest} if rest else {}),
+            **({"blocks": part.below} if part.below else {}),
+        )
 
     async def _end(self, stamp: str) -> None:
         """End a stream, so that its message can be edited."""
@@ -155,14 +165,18 @@ class Sending:
 
     async def _edited(self, stamp: str, number: int) -> bool:
         """Whether the message is the part now; not where it is gone, for one."""
+
+        async def edit(part: Part) -> Any:
+            return await self._call(
+                "chat.update",
+                ts=stamp,
+                metadata=self._metadata(number),
+                **content_of(part),
+            )
+
         for _ in range(_TRIES):
             try:
-                await self._call(
-                    "chat.update",
-                    ts=stamp,
-                    metadata=self._metadata(number),
-                    **content_of(self.parts[number]),
-                )
+                await self._with_blocks_or_words(self.parts[number], edit)
             except Unanswered as error:
                 raise DeliveryError(
                     "slack: chat.update had no answer; it is tried again by itself",
@@ -180,16 +194,20 @@ class Sending:
 
     async def _posted(self, number: int) -> str:
         thread = self.address.thread
-        self.progress.trying = True
-        await self.means.ledger.write(self.key, self.progress)
-        try:
-            answer = await self._call(
+
+        async def post(part: Part) -> Any:
+            return await self._call(
                 "chat.postMessage",
                 metadata=self._metadata(number),
                 **NO_UNFURLING,
-                **content_of(self.parts[number]),
+                **content_of(part),
                 **({} if thread is None else {"thread_ts": thread}),
             )
+
+        self.progress.trying = True
+        await self.means.ledger.write(self.key, self.progress)
+        try:
+            answer = await self._with_blocks_or_words(self.parts[number], post)
         except DeliveryError as error:
             self.progress.trying = False
             await self._note()
@@ -200,15 +218,19 @@ class Sending:
 
     async def _answered(self, number: int, refused: Refused) -> str:
         """Answer a command where the bot is not, if Slack gave an address for it."""
-        message = {
-            **content_of(self.parts[number]),
-            "response_type": "ephemeral",
-            "replace_original": False,
-        }
+
+        async def answer(part: Part) -> bool:
+            message = {
+                **content_of(part),
+                "response_type": "ephemeral",
+                "replace_original": False,
+            }
+            return await self.means.answers.answer(self.address, message)
+
         self.progress.trying = True
         await self.means.ledger.write(self.key, self.progress)
         try:
-            if not await self.means.answers.answer(self.address, message):
+            if not await self._with_blocks_or_words(self.parts[number], answer):
                 raise refused
         except DeliveryError:
             self.progress.trying = False
@@ -231,6 +253,23 @@ class Sending:
             except DeliveryError as error:
                 if error.retryable:
                     raise
+
+    async def _with_blocks_or_words(
+        self, part: Part, show: Callable[[Part], Awaitable[T]]
+    ) -> T:
+        """Show a part; in words, where Slack takes its pictures and blocks not."""
+        try:
+            return await show(part)
+        except Refused as error:
+            said = part.in_words
+            if said is None or error.code not in ABOUT_BLOCKS:
+                raise
+            logger.warning(
+                "the reply of turn %s goes out without its pictures and blocks: %s",
+                self.key,
+                error,
+            )
+        return await show(said)
 
     def _metadata(self, number: int) -> Any:
         return metadata_of(self.key, number + 1, len(self.parts))

@@ -51,6 +51,7 @@ _READS = frozenset({"conversations.replies", "conversations.history"})
 # "Some aspect of the operation may have succeeded", says Slack's reference.
 _UNCLEAR = frozenset({"internal_error", "fatal_error"})
 _LATER = frozenset({"ratelimited", "rate_limited"})
+_MALFORMED = 400
 _TOO_MANY = 429
 _SERVER_FAILED = 500
 _FINE = 200
@@ -138,9 +139,10 @@ class WebApi:
         if status >= _SERVER_FAILED:
             raise Unanswered("response_url")
         if status != _FINE:
-            raise DeliveryError(
+            raise Refused(
                 f"slack: response_url: Slack refused the answer with HTTP {status}; "
                 "invite the bot to the channel with /invite @its-name",
+                code="invalid_payload" if status == _MALFORMED else "",
                 retryable=False,
             )
 

@@ -6,6 +6,7 @@ Pure functions; each returns arguments. Knows nothing about when they are used.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from bot.model import Address
@@ -13,7 +14,7 @@ from connectors.telegram.parsing import business_of
 from connectors.telegram.rendering import Part
 
 # A preview of whatever a reply links to would be larger than the reply.
-_NO_PREVIEW = {"is_disabled": True}
+_NO_PREVIEW: Mapping[str, Any] = {"is_disabled": True}
 
 
 def place(address: Address, chat: str) -> dict[str, Any]:
@@ -32,8 +33,18 @@ def message(part: Part) -> dict[str, Any]:
     keyboard = {"inline_keyboard": part.keyboard} if part.keyboard else None
     return {
         **draft(part),
-        "link_preview_options": _NO_PREVIEW,
+        "link_preview_options": _preview_of(part),
         "reply_markup": keyboard,
+    }
+
+
+def _preview_of(part: Part) -> Mapping[str, Any]:
+    if not part.picture:
+        return _NO_PREVIEW
+    return {
+        "url": part.picture,
+        "prefer_large_media": True,
+        "show_above_text": False,
     }
 
 

@@ -23,6 +23,8 @@ AWAY_S = 3.0
 
 _LONGEST_TOLD = 200
 
+_OF_A_PREVIEW = ("url", "webpage", "web page", "link preview", "link_preview")
+
 # Raised before a byte of the request was written.
 _NOT_SENT = (
     httpx.ConnectError,
@@ -108,3 +110,9 @@ def is_unchanged(failed: Failure) -> bool:
 def is_about_format(failed: Failure) -> bool:
     """Whether the entities were refused; without them the text will pass."""
     return failed.kind == "refused" and "entit" in failed.told.lower()
+
+
+def is_about_preview(failed: Failure) -> bool:
+    """Whether a preview's address was refused; without it the text will pass."""
+    told = failed.told.lower()
+    return failed.kind == "refused" and any(word in told for word in _OF_A_PREVIEW)

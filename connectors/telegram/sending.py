@@ -10,6 +10,7 @@ when the core calls again with the same key. Knows nothing about how a reply cam
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from bot.errors import DeliveryError, StoreError
 from bot.model import Address, Reply, Sent
 from bot.pacing import Pace
 from connectors.telegram import calls
+from connectors.telegram.additions import additions_of
 from connectors.telegram.bot_api import BotApi
 from connectors.telegram.chats import budget, is_group, wait_for_room
 from connectors.telegram.notes import Notes, Progress
@@ -28,17 +30,20 @@ from connectors.telegram.outcomes import (
     Failure,
     failure,
     is_about_format,
+    is_about_preview,
     is_unchanged,
 )
 from connectors.telegram.rendering import Part, rendered
 from connectors.telegram.streams import Streams
 
+logger = logging.getLogger(__name__)
+
 # The core waits a minute for a reply. Parts that are not begun by now are sent when it
 # calls again: it must not give up while one is on its way.
 ROUND_S = 25.0
-# As text with entities, as plain text, in place of a message or not, where the group
-# has moved to: no reply needs more tries than that.
-TRIES = 4
+# As text with entities, as plain text, with a picture or its address, in place of a
+# message or not, where the group has moved to: no reply needs more tries than that.
+TRIES = 5
 
 _STORE_S = 1.0
 
@@ -113,7 +118,15 @@ class Sender:
         return _sent(progress)
 
     async def _send(self, address: Address, reply: Reply, turn: str) -> Sent:
-        parts = rendered(reply, turn, feedback=reply.feedback and self._feedback)
+        additions = additions_of(reply)
+        if additions.left_out:
+            logger.info(
+                "of the reply of turn %s, %d pictures or custom parts cannot be shown",
+                turn,
+                additions.left_out,
+            )
+        asked = reply.feedback and self._feedback
+        parts = rendered(reply, additions, turn, feedback=asked)
         delivery = await self._begun(address, turn, len(parts))
         begun = self._clock()
         for part in parts[len(delivery.progress.ids) :]:
@@ -197,6 +210,8 @@ class Sender:
         """Return the part as it may be shown after this failure; None is no more."""
         if is_about_format(failed) and part.entities:
             return replace(part, entities=())
+        if is_about_preview(failed) and part.picture:
+            return part.with_address
         if failed.moved_to not in (None, delivery.chat):
             delivery.chat = failed.moved_to or delivery.chat
             delivery.question = None  # there it is another message's number

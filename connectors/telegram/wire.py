@@ -42,6 +42,11 @@ def a_text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
+def clean(text: str) -> str:
+    """Drop what is no text: half characters and NUL."""
+    return text.encode("utf-8", errors="replace").decode("utf-8").replace("\x00", "")
+
+
 def units(text: str) -> int:
     """Return a text's length in UTF-16 units."""
     return len(text) + sum(character > "\uffff" for character in text)

@@ -36,7 +36,11 @@ class Choosing:
     """An answerer that is well grounded where the question begins with `good`."""
 
     async def answer(
-        self, turn: Turn, cancelled: threading.Event, show: Callable[[str], None]
+        self,
+        turn: Turn,
+        cancelled: threading.Event,
+        show: Callable[[str], None],
+        acting: object = None,
     ) -> Record:
         grounded = 1.0 if turn.question.startswith("good") else 0.0
         rejected = Candidate(text="never sent", scores={"grounded": -1.0})
@@ -72,7 +76,6 @@ def judge(app: App, ratings: dict[str, int]) -> None:
                 answerer=Choosing(),
                 connectors={"memory": MemoryConnector()},
                 observers=Nobody(),
-                actions=[],
                 config=app.config,
                 explain=str,
                 clock=FixedClock(),

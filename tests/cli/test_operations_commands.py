@@ -38,7 +38,11 @@ class Failing:
     """An answerer that fails on poison."""
 
     async def answer(
-        self, turn: Turn, cancelled: threading.Event, show: Callable[[str], None]
+        self,
+        turn: Turn,
+        cancelled: threading.Event,
+        show: Callable[[str], None],
+        acting: object = None,
     ) -> Record:
         poison = turn.question == "poison"
         return Record(
@@ -77,7 +81,6 @@ async def working(app: App, store: Store) -> AsyncIterator[ConversationManager]:
         answerer=Failing(),
         connectors={"memory": MemoryConnector()},
         observers=Nobody(),
-        actions=[],
         config=app.config,
         explain=str,
         clock=FixedClock(),
@@ -163,7 +166,7 @@ from bot import cli
 from bot.app import App
 
 class NoModel:
-    async def answer(self, turn, cancelled, show):
+    async def answer(self, turn, cancelled, show, acting):
         raise AssertionError("nobody asks")
 
 App.answerer = lambda app: NoModel()

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prompt_toolkit.application import create_app_session
@@ -457,6 +458,105 @@ def test_settings_are_checked() -> None:
         Terminal.Settings.model_validate({"user": ""})
     with pytest.raises(ValidationError):
         Terminal.Settings.model_validate({"colour": "red"})
+
+
+# What an action adds
+
+CHART = "https://shop.example/chart.png"
+DEEP: Any = {}
+for _ in range(1000):
+    DEEP = {"of": DEEP}
+
+
+async def printed(
+    terminal: Terminal, capsys: pytest.CaptureFixture[str], reply: Reply
+) -> list[str]:
+    """Return the lines that a pipe gets of a reply."""
+    await terminal.send(terminal._address, reply, "k")
+    return capsys.readouterr().out.splitlines()
+
+
+async def test_on_a_screen_pictures_are_named_and_custom_json_is_laid_out(
+    terminal: Terminal, keyboard: PipeInput, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reply = Reply(
+        text="**Here.**", images=[CHART], custom=[{"photo": CHART, "of": ["退", 1]}]
+    )
+    bot = Bot(terminal, lambda event: reply)
+    keyboard.send_text(f"Where?{ENTER}{CTRL_D}")
+
+    await terminal.run(bot.accept)
+
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    at = lines.index("Here.")
+    assert lines[at + 1 : at + 5] == [
+        f"[image] {CHART}",
+        "{",
+        f'"photo": "{CHART}",',
+        '"of": [',
+    ]
+    assert '"退",' in lines
+
+
+async def test_in_a_pipe_each_of_them_is_one_line(
+    terminal: Terminal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reply = Reply(
+        text="Here.",
+        images=[CHART, CHART],
+        custom=[{"text": "a\nb", "of": [1, None]}],
+        citations=[Citation(source="a.md", passage="1")],
+    )
+
+    assert await printed(terminal, capsys, reply) == [
+        "Here.",
+        f"[image] {CHART}",
+        f"[image] {CHART}",
+        '[custom] {"text": "a\\nb", "of": [1, null]}',
+        "[1] a.md",
+    ]
+
+
+async def test_a_picture_alone_has_no_empty_line_before_it(
+    terminal: Terminal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reply = Reply(text="", images=[CHART])
+
+    assert await printed(terminal, capsys, reply) == [f"[image] {CHART}"]
+
+
+async def test_nothing_in_them_is_obeyed_and_no_line_is_forged(
+    terminal: Terminal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reply = Reply(
+        text="",
+        images=["https://x.example/\x1b[2J\n[1] forged.md", "\ud83d"],
+        custom=[{"\x1b[2J": "\x9b \udc00"}],
+    )
+
+    lines = await printed(terminal, capsys, reply)
+
+    assert len(lines) == 3
+    assert not {"\x1b", "\x9b"} & set("".join(lines))
+
+
+async def test_what_cannot_be_shown_is_said_and_ends(
+    terminal: Terminal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reply = Reply(
+        text="",
+        images=[CHART] * 10_000,
+        custom=[DEEP, {"of": {1}}, {"of": "x" * 10**6}, *[{}] * 10_000],  # type: ignore[dict-item]  # a set is no JSON
+    )
+
+    lines = await printed(terminal, capsys, reply)
+
+    assert "[image] and 9950 more" in lines
+    assert '[custom] "(nested too deep to be shown)"' in lines
+    assert '[custom] "(not JSON)"' in lines
+    assert "[custom] and 9953 more" in lines
+    assert max(map(len, lines)) < 11_000
+    assert len(lines) == 102
 
 
 ECHO = """

@@ -84,7 +84,6 @@ class Bot:
                 answerer=self.answerer,
                 connectors={connector.name: connector},
                 observers=Nobody(),
-                actions=[],
                 config=CONFIG,
                 explain=str,
                 clock=FixedClock(),

@@ -31,6 +31,7 @@ from bot.conversation.store import Store
 from bot.model import ActionResult, Record, Reply
 from bot.testing.fakes import FixedClock, MemoryConnector
 from bot.testing.makers import an_event
+from tests.acting import WithActions
 
 folder, hang = sys.argv[1:]
 
@@ -40,7 +41,7 @@ async def reached(place, turn):
         await asyncio.Event().wait()
 
 class Answerer:
-    async def answer(self, turn, cancelled, show):
+    async def answer(self, turn, cancelled, show, acting):
         await reached("answer", turn.id)
         return Record(turn=turn, outcome="answered", reply=Reply(text=turn.question),
                       why="", config="")
@@ -66,12 +67,13 @@ class Order:
 async def main():
     config = Config.model_validate(
         {"knowledge": {"model": "m"}, "generation": {"model": "m"}})
+    answerer = WithActions(Answerer(), [Order()], config=config, hears=Observers())
     with EmbeddedRedis(Path(folder)) as server:
         async with Store(url=server.url, settings=config.conversation) as store:
             async with ConversationManager(
-                store=store, answerer=Answerer(),
+                store=store, answerer=answerer,
                 connectors={"memory": Connector(delivery="at_least_once")},
-                observers=Observers(), actions=[Order()], config=config,
+                observers=Observers(), actions=answerer, config=config,
                 explain=str, clock=FixedClock(), seeds=lambda: 1,
                 alone=True) as manager:
                 await manager.accept(an_event("order 7", "command"))

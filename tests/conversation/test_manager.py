@@ -21,7 +21,7 @@ from bot.conversation.redis_server import EmbeddedRedis
 from bot.conversation.state import turn_id
 from bot.conversation.store import Store
 from bot.errors import DeliveryError, StoreError
-from bot.interfaces import Delivery
+from bot.interfaces import Action, Delivery
 from bot.model import (
     ActionResult,
     Address,
@@ -35,6 +35,7 @@ from bot.model import (
 )
 from bot.testing.fakes import FixedClock, MemoryConnector
 from bot.testing.makers import NOON, an_address, an_event
+from tests.acting import WithActions
 
 pytestmark = pytest.mark.services
 
@@ -74,7 +75,11 @@ class Echo:
         )
 
     async def answer(
-        self, turn: Turn, cancelled: threading.Event, show: Callable[[str], None]
+        self,
+        turn: Turn,
+        cancelled: threading.Event,
+        show: Callable[[str], None],
+        acting: object = None,
     ) -> Record:
         self.turns.append(turn)
         self.running += 1
@@ -169,13 +174,22 @@ class Bot:
         self.sleeps.append(seconds)
         await asyncio.sleep(0)
 
-    def manager(self, **more: Any) -> ConversationManager:
+    def manager(
+        self, actions: Sequence[Action] = (), timeout_s: float = 30.0, **more: Any
+    ) -> ConversationManager:
+        answerer = WithActions(
+            self.answerer,
+            actions or [self.action],
+            config=more.get("config", CONFIG),
+            hears=self.told,
+            timeout_s=timeout_s,
+        )
         given: Mapping[str, Any] = {
             "store": self.store,
-            "answerer": self.answerer,
+            "answerer": answerer,
             "connectors": {"memory": self.connector},
             "observers": self.told,
-            "actions": [self.action],
+            "actions": answerer,
             "config": CONFIG,
             "explain": lambda record: f"because of {record.turn.question}",
             "clock": FixedClock(),
@@ -356,10 +370,10 @@ async def test_an_action_answers_and_sets_slots(bot: Bot) -> None:
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        ("raise", "plugin 'order': raised KeyError: 'price'"),
-        ("nothing", "plugin 'order': returned NoneType, not an ActionResult"),
-        ("hang", "plugin 'order': took longer than 0.05 s"),
-        ("unwritable", "cannot be written as JSON"),
+        ("raise", "action 'order': raised KeyError: 'price'"),
+        ("nothing", "action 'order': returned NoneType, not an ActionResult"),
+        ("hang", "action 'order': took longer than 0.05 s"),
+        ("unwritable", "its slot 'it' holds what is no JSON"),
     ],
 )
 async def test_an_action_that_fails_becomes_the_apology(
@@ -367,7 +381,7 @@ async def test_an_action_that_fails_becomes_the_apology(
 ) -> None:
     message = said(f"order {arguments}", kind="command")
 
-    async with bot.manager(action_timeout_s=0.05) as manager:
+    async with bot.manager(timeout_s=0.05) as manager:
         await manager.accept(message)
         await manager.idle()
 
@@ -917,7 +931,7 @@ async def test_a_newer_message_interrupts_the_running_turn_and_only_it_is_answer
 async def test_a_newer_message_does_not_interrupt_an_action(bot: Bot) -> None:
     interrupting = a_config(conversation={"during_turn": "interrupt"})
 
-    async with bot.manager(config=interrupting, action_timeout_s=0.2) as manager:
+    async with bot.manager(config=interrupting, timeout_s=0.2) as manager:
         await manager.accept(said("order hang", kind="command"))
         await bot.action.begun.wait()
         await manager.accept(said("hello"))

@@ -30,6 +30,7 @@ import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
 from bot import explain, hookimpl
+from bot.actions.dialogue import Dialogue
 from bot.channels import ChannelPlugins
 from bot.cli.logs import log_to_stderr
 from bot.config import Config
@@ -67,6 +68,7 @@ from bot.ranking import Ranking
 from bot.testing.fakes import HashEmbedder, ScriptedLanguageModel
 from bot.testing.makers import a_passage
 from bot.turn import Answerer, Pipeline
+from tests.acting import a_dialogue
 from tests.faults import worker_process
 from tests.faults.worker_process import Fleet, Settings
 
@@ -191,7 +193,6 @@ def connectors_only(
         answerer=None,
         connectors={connector.name: connector for connector in connectors},
         observers=Nobody(),
-        actions=[],
         config=config,
         explain=explain.text,
         clock=worker_process._Clock(),
@@ -301,6 +302,7 @@ def an_answerer(  # noqa: PLR0913 (what a turn may be made of)
     filters: Sequence[CandidateFilter] = (),
     scorers: Sequence[Scorer] = (),
     sinks: Sequence[MetricsSink] = (),
+    dialogue: Dialogue | None = None,
 ) -> Answerer:
     """Make the real one, of real parts round a scripted model."""
     inference = InferenceThread()
@@ -328,6 +330,7 @@ def an_answerer(  # noqa: PLR0913 (what a turn may be made of)
         model=model,
         embedder=HashEmbedder(),
         inference=inference,
+        dialogue=dialogue,
     )
 
 
@@ -347,6 +350,7 @@ async def a_bot_here(  # noqa: PLR0913 (what a bot may be made of)
 ) -> AsyncIterator[ConversationManager]:
     """Run a whole bot in the test's process; `plugin` observes its turns."""
     plugins = Plugins() if plugin is None else registered(plugin)
+    dialogue = a_dialogue(actions, action_timeout_s)
     async with (
         Store(url=url, settings=config.conversation) as store,
         ConversationManager(
@@ -359,15 +363,15 @@ async def a_bot_here(  # noqa: PLR0913 (what a bot may be made of)
                 filters=filters,
                 scorers=scorers,
                 sinks=sinks,
+                dialogue=dialogue,
             ),
             connectors={connector.name: connector},
             observers=ChannelPlugins(everywhere=plugins),
-            actions=actions,
+            actions=dialogue,
             config=config,
             explain=explain.text,
             clock=worker_process._Clock(),
             seeds=lambda: 1,
-            action_timeout_s=action_timeout_s,
         ) as manager,
     ):
         yield manager
@@ -483,6 +487,7 @@ async def _work(order: Mapping[str, Any]) -> None:
     connector = worker_process._CONNECTORS[settings.finds](points, settings)
     misbehaves = Misbehaves(fault=settings.fault, when=settings.when)
     plugins = registered(misbehaves)
+    dialogue = a_dialogue([Remember()])
     clock = worker_process._Clock()
     async with (
         store,
@@ -499,10 +504,11 @@ async def _work(order: Mapping[str, Any]) -> None:
                 Model(settings.answer_s),
                 plugins=plugins,
                 scorers=[misbehaves],
+                dialogue=dialogue,
             ),
             connectors={connector.name: connector},
             observers=ChannelPlugins(everywhere=plugins),
-            actions=[Remember()],
+            actions=dialogue,
             config=config,
             explain=explain.text,
             clock=clock,

@@ -51,7 +51,11 @@ class Echoes:
         self._answer_s = answer_s
 
     async def answer(
-        self, turn: Turn, cancelled: threading.Event, show: Callable[[str], None]
+        self,
+        turn: Turn,
+        cancelled: threading.Event,
+        show: Callable[[str], None],
+        acting: object = None,
     ) -> Record:
         await self.free.wait()
         await asyncio.sleep(self._answer_s)
@@ -77,7 +81,6 @@ async def a_bot(
             answerer=answerer,
             connectors={connector.name: connector for connector in connectors},
             observers=Nobody(),
-            actions=[],
             config=config,
             explain=str,
             clock=FixedClock(),

@@ -53,6 +53,7 @@ from bot.conversation.tokens import Token
 from bot.errors import DeliveryError, StoreError
 from bot.interfaces import Accepted, Connector, Delivery
 from bot.model import ActionResult, Address, Event, Record, Reply, Sent, Turn
+from tests.acting import WithActions
 
 logger = logging.getLogger(__name__)
 
@@ -482,14 +483,20 @@ async def _work(order: Mapping[str, Any]) -> None:
     clock = _Clock()
     store = _PlannedStore(points, settings)
     connector = _CONNECTORS[settings.finds](points, settings)
+    answerer = WithActions(
+        _Answerer(points, settings),
+        [_Count(points)],
+        config=settings.config,
+        hears=_Nobody(),
+    )
     async with (
         store,
         ConversationManager(
             store=store,
-            answerer=_Answerer(points, settings),
+            answerer=answerer,
             connectors={connector.name: connector},
             observers=_Nobody(),
-            actions=[_Count(points)],
+            actions=answerer,
             config=settings.config,
             explain=lambda record: record.why,
             clock=clock,
@@ -717,7 +724,11 @@ class _Answerer:
         self._answer_s = settings.answer_s
 
     async def answer(
-        self, turn: Turn, cancelled: threading.Event, show: Callable[[str], None]
+        self,
+        turn: Turn,
+        cancelled: threading.Event,
+        show: Callable[[str], None],
+        acting: object = None,
     ) -> Record:
         asked: Any = turn.message.data.get("answer_s", self._answer_s)
         await asyncio.sleep(asked / 2)

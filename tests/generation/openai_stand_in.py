@@ -72,6 +72,7 @@ class StandIn:
     spells: bool = True
     has_template: bool = True
     has_system_role: bool = True
+    knows_tools: bool = True
     completes: bool = True
     echoes: bool = True
     knows_n: bool = True
@@ -163,7 +164,8 @@ class StandIn:
             wrong = self._wrong_with(body["messages"])
             if wrong:
                 return _failed(400, wrong)
-            text = _templated(body["messages"])
+            tools = body.get("tools", ()) if self.knows_tools else ()
+            text = _templated(body["messages"], tools)
         else:
             text = body["prompt"]
         pieces = PIECE.findall(text)
@@ -320,9 +322,12 @@ def log_prob(before: str, piece: str) -> float:
     return -(zlib.crc32(f"{before}{piece}".encode()) % 4000) / 1000
 
 
-def _templated(messages: Sequence[dict[str, str]]) -> str:
+def _templated(
+    messages: Sequence[dict[str, str]], tools: Sequence[dict[str, Any]]
+) -> str:
+    offered = (f"<|im_start|>tool\n{json.dumps(one)}{END}\n" for one in tools)
     said = (f"<|im_start|>{m['role']}\n{m['content']}{END}\n" for m in messages)
-    return "".join([*said, "<|im_start|>assistant\n"])
+    return "".join([*offered, *said, "<|im_start|>assistant\n"])
 
 
 def _event(text: str) -> bytes:

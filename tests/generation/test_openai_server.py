@@ -40,6 +40,7 @@ from bot.interfaces import (
     LogitsStep,
     Sampler,
     SamplerStep,
+    ToolSchema,
     Truncation,
 )
 from bot.model import Turn
@@ -758,6 +759,67 @@ def test_a_template_without_a_system_role_reads_it_from_the_user(
     )
 
     assert "<|im_start|>user\nBe apt.\n\nWhat is red?<|im_end|>" in prompt
+
+
+TOOL = ToolSchema(
+    name="find_order", description="Finds an order.", parameters={"type": "object"}
+)
+OFFERED = (
+    '{"type": "function", "function": {"name": "find_order", '
+    '"description": "Finds an order.", "parameters": {"type": "object"}}}'
+)
+SYSTEM = ChatMessage(role="system", content="Be apt.")
+USER = ChatMessage(role="user", content="Where is it?")
+
+
+def test_tools_are_told_by_a_template_that_knows_them(
+    serve: Serve, connect: Connect
+) -> None:
+    model = connect(serve())
+
+    prompt = model.render([SYSTEM, USER], [TOOL])
+
+    assert prompt.startswith(f"<|im_start|>tool\n{OFFERED}<|im_end|>\n")
+    assert "<tool_call>" not in prompt
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"knows_tools": False},
+        {"knows_tools": False, "has_system_role": False},
+        {"has_template": False},
+        {"tokenizes": False},
+    ],
+    ids=["no tools", "no system role", "no template", "no tokens"],
+)
+def test_elsewhere_tools_are_told_in_the_systems_message(
+    serve: Serve, connect: Connect, how: dict[str, Any]
+) -> None:
+    model = connect(serve(**how))
+
+    prompt = model.render([SYSTEM, USER], [TOOL])
+
+    places = [
+        prompt.find(text)
+        for text in ("Be apt.", "<tools>", OFFERED, "<tool_call>", "Where is it?")
+    ]
+    assert -1 not in places
+    assert places == sorted(places)
+
+
+def test_whether_a_server_knows_tools_is_asked_once_and_only_for_tools(
+    serve: Serve, connect: Connect
+) -> None:
+    server = serve()
+    model = connect(server)
+    model.render([USER])
+    assert not any("tools" in one.body for one in server.asked)
+
+    for _ in range(3):
+        model.render([USER], [TOOL])
+
+    assert sum("tools" in one.body for one in server.asked) == 1 + 3
 
 
 def test_two_messages_of_one_role_are_one_to_the_template(

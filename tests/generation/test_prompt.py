@@ -13,7 +13,7 @@ from bot.config import ConversationConfig, KnowledgeConfig
 from bot.errors import TurnError
 from bot.generation.language_model import TransformersModel
 from bot.generation.prompt import PromptBuilder
-from bot.interfaces import ChatMessage
+from bot.interfaces import ChatMessage, ToolSchema
 from bot.model import Event, Turn
 from bot.testing.makers import a_passage, a_turn, an_event
 
@@ -32,7 +32,9 @@ class Words:
     def count_tokens(self, text: str) -> int:
         return len(text.split())
 
-    def render(self, messages: Sequence[ChatMessage]) -> str:
+    def render(
+        self, messages: Sequence[ChatMessage], tools: Sequence[ToolSchema] = ()
+    ) -> str:
         return "".join(f"[{each.role}] {each.content}\n" for each in messages)
 
     def generate(self, request: Any) -> Any:
@@ -204,8 +206,10 @@ class Roomy(Words):
         super().__init__(5000)
         self._model = model
 
-    def render(self, messages: Sequence[ChatMessage]) -> str:
-        return self._model.render(messages)
+    def render(
+        self, messages: Sequence[ChatMessage], tools: Sequence[ToolSchema] = ()
+    ) -> str:
+        return self._model.render(messages, tools)
 
 
 def neutral(event: Event) -> Event:

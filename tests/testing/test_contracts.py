@@ -28,6 +28,7 @@ from bot.interfaces import (
     GenerationRequest,
     LanguageModel,
     Tools,
+    ToolSchema,
 )
 from bot.model import (
     KEPT,
@@ -313,8 +314,10 @@ class CountsNothing(Model):
 
 
 class ForgetsMessages(Model):
-    def render(self, messages: Sequence[ChatMessage]) -> str:
-        return super().render(messages[-1:])
+    def render(
+        self, messages: Sequence[ChatMessage], tools: Sequence[ToolSchema] = ()
+    ) -> str:
+        return super().render(messages[-1:], tools)
 
 
 class WritesOne(Model):

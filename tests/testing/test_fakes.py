@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import bot.testing
 from bot.errors import DeliveryError, TurnCancelled, TurnError
-from bot.interfaces import Accepted, ChatMessage, GenerationRequest
+from bot.interfaces import Accepted, ChatMessage, GenerationRequest, ToolSchema
 from bot.model import Event, Reply
 from bot.testing import (
     NOON,
@@ -180,6 +180,15 @@ def test_messages_are_rendered_readably_and_counted_by_words() -> None:
 
     assert prompt == "user: Why not?\n\nassistant:"
     assert model.count_tokens(prompt) == 4
+
+
+def test_tools_are_rendered_before_the_messages() -> None:
+    model = ScriptedLanguageModel([])
+    tool = ToolSchema(name="find", description="Finds it.", parameters={"a": 1})
+
+    prompt = model.render([ChatMessage(role="user", content="Why not?")], [tool])
+
+    assert prompt == ('tool: find, Finds it., {"a": 1}\n\nuser: Why not?\n\nassistant:')
 
 
 # the embedder and the tools

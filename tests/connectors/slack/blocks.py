@@ -2,7 +2,9 @@
 What a message may be made of: Slack's blocks and metadata, refused where Slack does.
 
 All blocks of a message together hold 13,200 characters, which Slack's reference does
-not say: slackapi/bolt-js#2509. Knows nothing about messages.
+not say: slackapi/bolt-js#2509. A message with a picture that Slack cannot fetch is
+refused as a whole (slackapi/java-slack-sdk#1396); to the stand-in these are the ones
+whose host ends in `.invalid`. Knows nothing about messages.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 MARKDOWN_LIMIT = 12_000
 BLOCKS_LIMIT = 13_200
@@ -32,7 +35,7 @@ def text_of(block: Mapping[str, Any]) -> str | None:
     match block["type"]:
         case "markdown":
             return str(block["text"])
-        case "section" | "header":
+        case "section" | "header" if "text" in block:
             return str(block["text"]["text"])
     return None
 
@@ -52,6 +55,13 @@ _BLOCK_TYPES = frozenset(
     }
 )
 _MOST_ELEMENTS = {"actions": 25, "context": 10, "context_actions": 5}
+_OWN_KEYS = {
+    "divider": frozenset(),
+    "image": frozenset({"alt_text", "image_url", "slack_file", "title"}),
+    "section": frozenset({"accessory", "expand", "fields", "text"}),
+}
+# What may stand in `actions` besides buttons; none of it is looked at any closer.
+_MENUS = frozenset({"checkboxes", "datepicker", "overflow", "static_select"})
 
 
 def checked_blocks(blocks: Any) -> list[Json]:
@@ -60,8 +70,8 @@ def checked_blocks(blocks: Any) -> list[Json]:
         raise SlackError("invalid_blocks_format")
     if len(blocks) > MOST_BLOCKS:
         raise _invalid(f"no more than {MOST_BLOCKS} items allowed")
-    for block in blocks:
-        _check_block(block)
+    for number, block in enumerate(blocks):
+        _check_block(block, f"/blocks/{number}")
     if sum(len(told) for told in _all_texts(blocks)) > BLOCKS_LIMIT:
         raise SlackError("msg_blocks_too_long")
     ids = [block["block_id"] for block in blocks if "block_id" in block]
@@ -70,23 +80,68 @@ def checked_blocks(blocks: Any) -> list[Json]:
     return blocks
 
 
-def _check_block(block: Any) -> None:
+def _check_block(block: Any, at: str) -> None:
     if not isinstance(block, dict) or block.get("type") not in _BLOCK_TYPES:
-        raise _invalid("unsupported type")
-    kind = block["type"]
-    if kind == "markdown":
-        if not block.get("text"):
-            raise _invalid("must have a text")
-        if len(block["text"]) > MARKDOWN_LIMIT:
-            raise SlackError("msg_blocks_too_long")
-    if kind in {"section", "header"}:
-        _check_text(block.get("text"), 3_000 if kind == "section" else 150)
-    if kind in _MOST_ELEMENTS:
-        elements = block.get("elements")
-        if not elements or len(elements) > _MOST_ELEMENTS[kind]:
-            raise _invalid(f"{kind} must have 1 to {_MOST_ELEMENTS[kind]} elements")
-        for element in elements:
-            _check_element(kind, element)
+        raise _invalid(f"unsupported type: {_type_of(block)}", f"{at}/type")
+    others = block.keys() - {"type", "block_id"}
+    unknown = others - _OWN_KEYS.get(block["type"], others)
+    if unknown:
+        raise _invalid(f"invalid additional property: {min(unknown)}", at)
+    if len(block.get("block_id", "")) > 255:
+        raise _invalid("must be less than 256 characters", f"{at}/block_id")
+    match block["type"]:
+        case "markdown":
+            _check_markdown(block)
+        case "header":
+            _check_text(block.get("text"), 150)
+        case "section":
+            _check_section(block)
+        case "image":
+            _check_image(block, at)
+        case kind if kind in _MOST_ELEMENTS:
+            _check_elements(block, at)
+
+
+def _check_markdown(block: Mapping[str, Any]) -> None:
+    if not block.get("text"):
+        raise _invalid("must have a text")
+    if len(block["text"]) > MARKDOWN_LIMIT:
+        raise SlackError("msg_blocks_too_long")
+
+
+def _check_section(block: Mapping[str, Any]) -> None:
+    if "fields" not in block or "text" in block:
+        _check_text(block.get("text"), 3_000)
+    for field in block.get("fields", ()):
+        _check_text(field, 2_000)
+
+
+def _check_elements(block: Mapping[str, Any], at: str) -> None:
+    kind, elements = block["type"], block.get("elements")
+    if not elements or len(elements) > _MOST_ELEMENTS[kind]:
+        raise _invalid(f"{kind} must have 1 to {_MOST_ELEMENTS[kind]} elements")
+    for element in elements:
+        _check_element(kind, element)
+    ids = [one["action_id"] for one in elements if "action_id" in one]
+    if len(ids) != len(set(ids)):
+        raise _invalid("action_id already exists", at)
+
+
+def _type_of(block: Any) -> Any:
+    return block.get("type") if isinstance(block, dict) else None
+
+
+def _check_image(image: Mapping[str, Any], at: str) -> None:
+    url, told = image.get("image_url"), image.get("alt_text")
+    if not isinstance(url, str):
+        raise _invalid("missing required field: image_url", at)
+    if not isinstance(told, str) or not 0 < len(told) <= 2_000:
+        raise _invalid("must be 1 to 2000 characters", f"{at}/alt_text")
+    parts = urlsplit(url)
+    if len(url) > 3_000 or parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise _invalid("invalid_url", f"{at}/image_url")
+    if parts.hostname.endswith(".invalid"):
+        raise _invalid("downloading image failed", f"{at}/image_url")
 
 
 def _check_element(kind: str, element: Mapping[str, Any]) -> None:
@@ -101,6 +156,8 @@ def _check_element(kind: str, element: Mapping[str, Any]) -> None:
         case "context", "image":
             pass
         case "context_actions", "icon_button":
+            pass
+        case "actions", str(menu) if menu in _MENUS:
             pass
         case _:
             raise _invalid(f"{element.get('type')} does not belong in {kind}")
@@ -123,9 +180,12 @@ def _check_text(text: Any, limit: int) -> None:
         raise _invalid(f"must be 1 to {limit} characters")
 
 
-def _invalid(why: str) -> SlackError:
+def _invalid(why: str, at: str = "/blocks") -> SlackError:
+    told = f"{why} [json-pointer:{at}]"
     return SlackError(
-        "invalid_blocks", response_metadata={"messages": [f"[ERROR] {why}"]}
+        "invalid_blocks",
+        errors=[told],
+        response_metadata={"messages": [f"[ERROR] {told}"]},
     )
 
 

@@ -253,7 +253,6 @@ class Bot:
                 answerer=answerer,
                 connectors={connector.name: connector},
                 observers=ChannelPlugins(everywhere=Plugins()),
-                actions=[],
                 config=answerer.config.model_copy(
                     update={"workers": WorkersConfig(shutdown_s=0, lease_s=1)}
                 ),

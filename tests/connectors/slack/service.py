@@ -31,6 +31,7 @@ import aiohttp
 import orjson
 from aiohttp import web
 
+from tests.connectors.slack.arguments import Arguments, content_of
 from tests.connectors.slack.blocks import Json, SlackError
 from tests.connectors.slack.customer import Customer
 from tests.connectors.slack.faults import Fault
@@ -278,6 +279,11 @@ class SlackService:
         told = orjson.loads(await request.read())
 
         def done() -> web.Response:
+            try:
+                content_of(Arguments(told))
+            except SlackError as error:
+                # As incoming webhooks do: a word and no JSON.
+                return web.Response(status=400, text=error.code)
             self.responses.append((request.path, told))
             return answer_with({"ok": True})
 

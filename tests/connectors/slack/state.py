@@ -72,6 +72,11 @@ class Message:
         ]
 
     @property
+    def pictures(self) -> list[str]:
+        """The addresses of the pictures under the text."""
+        return [block["image_url"] for block in self.blocks if block["type"] == "image"]
+
+    @property
     def buttons(self) -> list[Json]:
         return [
             element

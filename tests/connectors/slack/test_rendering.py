@@ -4,8 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.model import Button, Citation, Reply
+from connectors.slack.additions import additions_of
 from connectors.slack.markdown import harmless, split
-from connectors.slack.rendering import LONGEST, parts_of
+from connectors.slack.rendering import LONGEST, Part
+from connectors.slack.rendering import parts_of as parts_with
 
 KEY = "0123456789abcdef"
 LINES = st.sampled_from(
@@ -21,6 +23,10 @@ LINES = st.sampled_from(
         "|---|---|",
     ]
 )
+
+
+def parts_of(reply: Reply, *, feedback: bool = False) -> list[Part]:
+    return parts_with(reply, additions_of(reply), KEY, feedback=feedback)
 
 
 def test_a_short_text_stays_as_it_is() -> None:
@@ -108,7 +114,7 @@ def test_everything_under_a_reply_leaves_room_for_it() -> None:
         feedback=True,
     )
 
-    parts = parts_of(reply, KEY, feedback=True)
+    parts = parts_of(reply, feedback=True)
 
     assert [bool(part.extras) for part in parts] == [False, True]
     for part in parts:
@@ -127,14 +133,14 @@ def test_a_source_is_shown_as_it_is_and_linked_only_to_the_web() -> None:
         Citation(source="b.md", passage="1", url="javascript:alert(1)"),
     ]
 
-    (part,) = parts_of(Reply(text="Yes.", citations=cited), KEY, feedback=True)
+    (part,) = parts_of(Reply(text="Yes.", citations=cited), feedback=True)
 
     told = part.extras[0]["elements"][0]["text"]
     assert told == ("Sources: <https://x/&gt;%7C&lt;|&lt;!here&gt; &amp; ¦ b>  ·  b.md")
 
 
 def test_a_notice_fits_however_much_is_escaped() -> None:
-    (part,) = parts_of(Reply(text="&" * 9000), KEY, feedback=False)
+    (part,) = parts_of(Reply(text="&" * 9000), feedback=False)
 
     assert len(part.notice) <= 4000
     assert set(part.notice.split("&amp;")) == {""}

@@ -13,7 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tests.connectors.telegram.limits import check_keyboard, check_text
+from tests.connectors.telegram.limits import (
+    check_keyboard,
+    check_preview,
+    check_text,
+)
 from tests.connectors.telegram.wire import (
     JSON,
     Refusal,
@@ -264,6 +268,9 @@ class Chats:
         content: JSON = {"text": check_text(args), **self._place(chat, args)}
         if args.get("entities"):
             content["entities"] = args["entities"]
+        preview = check_preview(args.get("link_preview_options"))
+        if preview:
+            content["link_preview_options"] = preview
         keyboard = check_keyboard(args.get("reply_markup"))
         if keyboard:
             content["reply_markup"] = keyboard
@@ -277,6 +284,8 @@ class Chats:
         changed = {
             "text": check_text(args),
             "entities": args.get("entities") or None,
+            "link_preview_options": check_preview(args.get("link_preview_options"))
+            or None,
             "reply_markup": check_keyboard(args.get("reply_markup")),
         }
         return self._edit(args, changed)

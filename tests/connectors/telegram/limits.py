@@ -143,6 +143,35 @@ def _borders(text: str) -> set[int]:
     return {0, *accumulate(map(units, text))}
 
 
+_PREVIEW_OPTIONS: Mapping[str, type] = {
+    "is_disabled": bool,
+    "prefer_large_media": bool,
+    "prefer_small_media": bool,
+    "show_above_text": bool,
+    "url": str,
+}
+
+
+def check_preview(options: JSON | None) -> JSON | None:
+    """
+    Return which link is shown as a page or a picture, or refuse the address. Telegram
+    itself forgives a field that it does not know; a connector has none to write.
+    """
+    if options is None:
+        return None
+    for name, value in options.items():
+        assert name in _PREVIEW_OPTIONS, f"no such option: {name}"
+        if not isinstance(value, _PREVIEW_OPTIONS[name]):
+            raise bad_request(
+                f'field "{name}" of link_preview_options has a wrong type'
+            )
+    if options.get("prefer_large_media") and options.get("prefer_small_media"):
+        raise bad_request("can't prefer both small and large media")
+    if "url" in options and not _URL.fullmatch(options["url"]):
+        raise bad_request("WEBPAGE_URL_INVALID")
+    return options
+
+
 def check_keyboard(markup: JSON | None) -> JSON | None:
     """Return an inline keyboard that Telegram shows, or refuse it."""
     if markup is None:

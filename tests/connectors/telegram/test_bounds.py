@@ -17,6 +17,7 @@ import pytest
 
 from bot.model import Reply
 from connectors.telegram import Telegram
+from connectors.telegram.additions import Additions
 from connectors.telegram.rendering import rendered
 from tests.connectors.telegram.chats import ANN, BEN, BOT
 from tests.connectors.telegram.limits import check_text
@@ -117,7 +118,7 @@ def test_a_table_with_one_wide_cell_does_not_become_a_flood(rows: int) -> None:
     markdown = f"| a | b |\n|---|---|\n{'| 1 | 2 |' + chr(10)}" * rows
     markdown += f"| {wide} | y |\n"
 
-    parts = rendered(Reply(text=markdown), TURN, feedback=False)
+    parts = rendered(Reply(text=markdown), Additions(), TURN, feedback=False)
 
     assert sum(len(part.text) for part in parts) < 3 * len(markdown)
 
@@ -141,7 +142,7 @@ def test_a_reply_of_much_markdown_is_rendered_in_no_time() -> None:
         "🚲" * 20_000,
     ):
         begun = time.perf_counter()
-        parts = rendered(Reply(text=text), TURN, feedback=False)
+        parts = rendered(Reply(text=text), Additions(), TURN, feedback=False)
         took_s = time.perf_counter() - begun
         assert took_s < 2, f"{took_s:.1f} s for {text[:8]!r}"
         for part in parts:

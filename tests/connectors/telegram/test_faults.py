@@ -100,7 +100,11 @@ class Waits:
         self.pause_s = 0.0
 
     async def answer(
-        self, turn: Turn, cancelled: threading.Event, show: Callable[[str], None]
+        self,
+        turn: Turn,
+        cancelled: threading.Event,
+        show: Callable[[str], None],
+        acting: object = None,
     ) -> Record:
         self.turns.append(turn)
         for frame in self.frames:

@@ -8,15 +8,21 @@ from hypothesis import strategies as st
 
 from bot.model import Button, Citation, Reply
 from connectors.telegram import rendering
+from connectors.telegram.additions import additions_of
 from connectors.telegram.buttons import pressed, with_choice
-from connectors.telegram.rendering import Part, preview, rendered
+from connectors.telegram.rendering import Part, preview
+from connectors.telegram.rendering import rendered as rendered_with
 from connectors.telegram.splitting import Entity, Formatted, split
 from tests.connectors.telegram.limits import check_keyboard, check_text, cut, units
 from tests.connectors.telegram.talking import TURN
 
 
+def rendered(reply: Reply, *, feedback: bool = False) -> list[Part]:
+    return rendered_with(reply, additions_of(reply), TURN, feedback=feedback)
+
+
 def parts_of(text: str, **more: object) -> list[Part]:
-    return rendered(Reply(text=text, **more), TURN, feedback=False)  # type: ignore[arg-type]
+    return rendered(Reply(text=text, **more))  # type: ignore[arg-type]
 
 
 def formats(part: Part) -> list[tuple[str, str]]:
@@ -185,7 +191,7 @@ def test_buttons_are_under_the_last_message_and_fit_into_64_bytes() -> None:
     buttons = [Button(text=f"Choice {n}", payload="x" * 5000) for n in range(3)]
     reply = Reply(text="word " * 1500, buttons=buttons, feedback=True)
 
-    *before, last = rendered(reply, TURN, feedback=True)
+    *before, last = rendered(reply, feedback=True)
 
     assert [part.keyboard for part in before] == [[]]
     assert [[button["text"] for button in row] for row in last.keyboard] == [
@@ -212,7 +218,6 @@ def test_more_buttons_than_a_keyboard_holds_are_left_out() -> None:
 def test_a_choice_is_marked_in_the_keyboard() -> None:
     (part,) = rendered(
         Reply(text="Five.", buttons=[Button(text="Yes", payload="y")]),
-        TURN,
         feedback=True,
     )
     shown = {"inline_keyboard": part.keyboard}

@@ -41,7 +41,11 @@ class Answers:
         self.go.set()
 
     async def answer(
-        self, turn: Turn, cancelled: threading.Event, show: Callable[[str], None]
+        self,
+        turn: Turn,
+        cancelled: threading.Event,
+        show: Callable[[str], None],
+        acting: object = None,
     ) -> Record:
         self.turns.append(turn)
         growing = self.growing

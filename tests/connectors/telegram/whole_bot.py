@@ -75,7 +75,6 @@ async def a_bot(
             answerer=answerer or says(),
             connectors={connector.name: connector},
             observers=plugins,
-            actions=[],
             config=CONFIG,
             explain=explain.text,
             clock=lambda: datetime.now(UTC),

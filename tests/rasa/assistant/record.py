@@ -4,7 +4,7 @@ Records what a real Rasa sends: one JSON file per request in ../captured.
 Starts `python -m rasa_sdk` with the assistant's actions, Rasa itself and, between
 them, a server that stores each raw request before it answers: an action call with what
 rasa-sdk said to it, a request for wording from the responses of domain.yml. Knows
-nothing about Chorus. Runs in Rasa's environment; ../captured/README.md has the commands.
+nothing about Chorus. Runs in Rasa's environment: see ../captured/README.md.
 """
 
 import asyncio
@@ -27,6 +27,89 @@ from aiohttp import web
 HERE = Path(__file__).parent
 CAPTURED = HERE.parent / "captured"
 SDK, RECORDER, RASA = 5056, 5057, 5058  # RECORDER is in the endpoints files too
+# The name of a capture, and what it is.
+ABOUT = {
+    "webhook_reminder": (
+        "a reminder is due: latest_message is the external intent, its text is not "
+        "the user's (EXTERNAL: …, metadata.is_external) and message_id is null"
+    ),
+    "webhook_external_intent": (
+        "an intent from outside (POST /conversations/cleo/trigger_intent)"
+    ),
+    "webhook_slot_mappings": (
+        "Rasa's own call after every message, when the domain lists the action: "
+        "before any action was chosen"
+    ),
+    "webhook_first_message": (
+        "the first message of a conversation, nothing understood (nlu_fallback)"
+    ),
+    "nlg_greet": (
+        "wording of utter_greet after a Chinese greeting with an emoji; id is the "
+        "variation that Rasa would have taken"
+    ),
+    "webhook_names_a_response": (
+        "an action whose answer names a response and its arguments"
+    ),
+    "nlg_with_arguments": (
+        "wording of utter_welcome for an action: what the action's answer held is in "
+        "arguments, its empty fields too; id is null though the variation has one"
+    ),
+    "webhook_with_entity": "an entity was found and fills a slot",
+    "webhook_refusing_action": (
+        "an action that refuses to run: rasa-sdk answers 400, Rasa takes the "
+        "next best action"
+    ),
+    "webhook_after_restart": (
+        "after /restart: slots are empty, Rasa hands over only the events since"
+    ),
+    "nlg_nobody_wrote_it": (
+        "Rasa asks to word utter_restart though the domain has no such "
+        "response; an error here loses the restart"
+    ),
+    "validate_form_begins": "the form was just chosen: validate_* without a new slot",
+    "nlg_form_asks": (
+        "wording of a form's question: active_loop and requested_slot are set"
+    ),
+    "webhook_in_a_form": (
+        "an aside in an active form: no slot could be filled, the form is "
+        "rejected for this turn"
+    ),
+    "validate_refused_value": "validate_* with a value that the action refuses",
+    "validate_slot": (
+        "validate_* with a value from an entity: the last events are the slots "
+        "that Rasa took from the message"
+    ),
+    "nlg_form_asks_next": (
+        "wording of the form's next question; its slots are in the tracker"
+    ),
+    "nlg_form_ended": "wording after the form has ended: active_loop is empty again",
+    "webhook_channel_and_metadata": (
+        "input_channel and metadata given with the REST message; the first "
+        "message's metadata is in the slot session_started_metadata too"
+    ),
+    "nlg_channel_and_metadata": (
+        "wording for a named channel: channel.name is the collector's, the "
+        "input channel is in the tracker only"
+    ),
+    "webhook_empty_text": "a message of no words",
+    "webhook_half_surrogate": "Chinese, a family emoji and half a surrogate pair",
+    "webhook_long_history": "the 40th turn: all events",
+    "webhook_deflated_after_new_process": (
+        "COMPRESS_ACTION_SERVER_REQUEST=true (zlib, chunked), the conversation "
+        "loaded from the tracker store by a new Rasa process"
+    ),
+    "validate_deflated": "validate_* in a form, deflated",
+    "nlg_is_not_deflated": (
+        "a request for wording under the same variable: Rasa never deflates it"
+    ),
+    "webhook_without_domain": (
+        "selective domain: the key domain is absent; rasa-sdk 3.6 runs it"
+    ),
+    "webhook_selective_with_domain": (
+        "selective domain, an action with send_domain: true"
+    ),
+    "nlg_token_in_header": "wording, the token in a header",
+}
 HOP_BY_HOP = {"host", "content-length", "transfer-encoding", "connection"}
 
 
@@ -52,6 +135,9 @@ class Recorder:
         self.came.set()
 
 
+RECORDER_KEY = web.AppKey("recorder", Recorder)
+
+
 async def pass_on(request: web.Request) -> web.Response:
     """Answer as rasa-sdk does, which is handed the same bytes."""
     body = await request.read()
@@ -71,7 +157,7 @@ async def pass_on(request: web.Request) -> web.Response:
 
 
 async def word(request: web.Request) -> web.Response:
-    """Answer a request for wording from the assistant's responses, the first of each."""
+    """Answer a request for wording from domain.yml, the first variation of each."""
     body = await request.read()
     asked = json.loads(body)
     responses = yaml.safe_load((HERE / "domain.yml").read_text("utf-8"))["responses"]
@@ -82,9 +168,6 @@ async def word(request: web.Request) -> web.Response:
         answer["text"] = answer["text"].format_map(values)
     request.app[RECORDER_KEY].keep(request, body, 200, answer)
     return web.json_response(answer)
-
-
-RECORDER_KEY = web.AppKey("recorder", Recorder)
 
 
 @contextlib.asynccontextmanager
@@ -176,28 +259,28 @@ class Dialogue:
     transcript: list[str]
 
     async def say(
-        self, text: str, keep: Mapping[str, tuple[str, str]] | None = None, **more: Any
+        self, text: str, keep: Mapping[str, str] | None = None, **more: Any
     ) -> None:
-        """`keep` maps what is called (`action_x`, `utter_x`) to a file and its story."""
+        """`keep` maps what is called (`action_x`, `utter_x`) to the capture's name."""
         before = len(self.recorder.requests)
         answers = await _post(
             "/webhooks/rest/webhook",
             {"sender": self.sender, "message": text, **more},
         )
         self._note(text, answers, before)
-        for called, (name, about) in (keep or {}).items():
-            _store(name, about, self._last(called, before))
+        for called, name in (keep or {}).items():
+            _store(name, self._last(called, before))
 
-    async def trigger(self, intent: str, called: str, name: str, about: str) -> None:
+    async def trigger(self, intent: str, called: str, name: str) -> None:
         before = len(self.recorder.requests)
         answer = await _post(
             f"/conversations/{self.sender}/trigger_intent?output_channel=latest",
             {"name": intent, "entities": {"order_number": "A-1234"}},
         )
         self._note(f"(trigger_intent {intent})", answer["messages"], before)
-        _store(name, about, self._last(called, before))
+        _store(name, self._last(called, before))
 
-    async def wait_for(self, called: str, name: str, about: str) -> None:
+    async def wait_for(self, called: str, name: str) -> None:
         """For what Rasa sends on its own account: a reminder."""
 
         async def called_at_last() -> dict[str, Any]:
@@ -206,7 +289,7 @@ class Dialogue:
                 await self.recorder.came.wait()
             return found[-1]
 
-        _store(name, about, await asyncio.wait_for(called_at_last(), 30))
+        _store(name, await asyncio.wait_for(called_at_last(), 30))
 
     def _note(self, text: str, answers: list[dict[str, Any]], before: int) -> None:
         self.transcript.append(f"{self.sender} > {text}")
@@ -239,8 +322,8 @@ def _called(request: Mapping[str, Any]) -> str:
     return str(name)
 
 
-def _store(name: str, about: str, request: Mapping[str, Any]) -> None:
-    kept = {"about": about, **request}
+def _store(name: str, request: Mapping[str, Any]) -> None:
+    kept = {"about": ABOUT[name], **request}
     text = json.dumps(kept, ensure_ascii=False, indent=2)
     # Half a surrogate pair becomes the escape that JSON writes for it.
     (CAPTURED / f"{name}.json").write_text(text + "\n", "utf-8", "backslashreplace")
@@ -260,226 +343,85 @@ async def first_run(recorder: Recorder, transcript: list[str]) -> None:
     await ann.say(
         "why is the sky blue?",
         {
-            "action_validate_slot_mappings": (
-                "webhook_slot_mappings",
-                (
-                    "Rasa's own call after every message, when the domain lists the action:"
-                    " before any action was chosen"
-                ),
-            ),
-            "action_generate_reply": (
-                "webhook_first_message",
-                "the first message of a conversation, nothing understood (nlu_fallback)",
-            ),
+            "action_validate_slot_mappings": "webhook_slot_mappings",
+            "action_generate_reply": "webhook_first_message",
         },
     )
-    await ann.say(
-        "你好 👋",
-        {
-            "utter_greet": (
-                "nlg_greet",
-                "wording of utter_greet after a Chinese greeting with an emoji",
-            )
-        },
-    )
+    await ann.say("你好 👋", {"utter_greet": "nlg_greet"})
     await ann.say(
         "my name is Ann",
         {
-            "action_welcome": (
-                "webhook_names_a_response",
-                "an action whose answer names a response and its arguments",
-            ),
-            "utter_welcome": (
-                "nlg_with_arguments",
-                (
-                    "wording of utter_welcome with the arguments that the action gave and"
-                    " with the id of the variation that Rasa chose"
-                ),
-            ),
+            "action_welcome": "webhook_names_a_response",
+            "utter_welcome": "nlg_with_arguments",
         },
     )
     await ann.say(
-        "where is order A-1234",
-        {
-            "action_look_up_order": (
-                "webhook_with_entity",
-                "an entity was found and fills a slot",
-            )
-        },
+        "where is order A-1234", {"action_look_up_order": "webhook_with_entity"}
+    )
+    await ann.say("what time is it", {"action_refuse": "webhook_refusing_action"})
+    # The slot order_number is full by now: without this the form would not ask.
+    await ann.say("/restart", {"utter_restart": "nlg_nobody_wrote_it"})
+    await ann.say(
+        "are you still there?", {"action_generate_reply": "webhook_after_restart"}
     )
     await _form(ann)
-    await ann.say(
-        "what time is it",
-        {
-            "action_refuse": (
-                "webhook_refusing_action",
-                (
-                    "an action that refuses to run: rasa-sdk answers 400, Rasa takes the"
-                    " next best action"
-                ),
-            )
-        },
-    )
-    await ann.say("/restart")
-    await ann.say(
-        "are you still there?",
-        {
-            "action_generate_reply": (
-                "webhook_after_restart",
-                "after /restart: slots are empty, all events are there still",
-            )
-        },
-    )
-    await _channel_and_metadata(recorder, transcript)
-    await _reminder(recorder, transcript)
-    await _awkward(recorder, transcript)
+    await _channel_and_metadata(Dialogue(recorder, "bob@example.org", transcript))
+    await _from_outside(Dialogue(recorder, "cleo", transcript))
+    await _awkward(Dialogue(recorder, "dee", transcript))
 
 
 async def _form(ann: Dialogue) -> None:
-    # The slot order_number is full from before: without this the form would not ask.
-    await ann.say(
-        "/restart",
-        {
-            "utter_restart": (
-                "nlg_nobody_wrote_it",
-                (
-                    "Rasa asks to word utter_restart though the domain has no such response;"
-                    " an error here loses the restart"
-                ),
-            )
-        },
-    )
     await ann.say(
         "send it back",
         {
-            "validate_return_form": (
-                "validate_form_begins",
-                "the form was just chosen: validate_* without a new slot",
-            ),
-            "utter_ask_order_number": (
-                "nlg_form_asks",
-                "wording of a form's question: active_loop and requested_slot are set",
-            ),
+            "validate_return_form": "validate_form_begins",
+            "utter_ask_order_number": "nlg_form_asks",
         },
     )
     await ann.say(
-        "why is the sky blue?",
-        {
-            "action_generate_reply": (
-                "webhook_in_a_form",
-                (
-                    "an aside in an active form: no slot could be filled, the form is"
-                    " rejected for this turn"
-                ),
-            )
-        },
+        "why is the sky blue?", {"action_generate_reply": "webhook_in_a_form"}
     )
-    await ann.say(
-        "Z-0000",
-        {
-            "validate_return_form": (
-                "validate_refused_value",
-                "validate_* with a value that the action refuses",
-            )
-        },
-    )
+    await ann.say("Z-0000", {"validate_return_form": "validate_refused_value"})
     await ann.say(
         "A-1234",
         {
-            "validate_return_form": (
-                "validate_slot",
-                (
-                    "validate_* with a value from an entity: the last events are the slots"
-                    " that Rasa took from the message"
-                ),
-            ),
-            "utter_ask_reason": (
-                "nlg_form_asks_next",
-                "wording of the form's next question; its slots are in the tracker",
-            ),
+            "validate_return_form": "validate_slot",
+            "utter_ask_reason": "nlg_form_asks_next",
         },
     )
-    await ann.say(
-        "it is too small",
-        {
-            "utter_returned": (
-                "nlg_form_ended",
-                "wording after the form has ended: active_loop is empty again",
-            )
-        },
-    )
+    await ann.say("it is too small", {"utter_returned": "nlg_form_ended"})
 
 
-async def _channel_and_metadata(recorder: Recorder, transcript: list[str]) -> None:
-    bob = Dialogue(recorder, "bob@example.org", transcript)
-    metadata = {"page": "/returns", "vip": True, "basket": [1, 2.5, None], "名": "鮑勃"}
+async def _channel_and_metadata(bob: Dialogue) -> None:
+    more = {
+        "input_channel": "web-widget",
+        "metadata": {"page": "/returns", "vip": True, "basket": [1, 2.5, None]},
+    }
     await bob.say(
         "which papers do I need?",
-        {
-            "action_generate_reply": (
-                "webhook_channel_and_metadata",
-                (
-                    "input_channel and metadata given with the REST message; the first"
-                    " message's metadata is in the slot session_started_metadata too"
-                ),
-            )
-        },
-        input_channel="web-widget",
-        metadata=metadata,
+        {"action_generate_reply": "webhook_channel_and_metadata"},
+        **more,
     )
-    await bob.say(
-        "hello",
-        {
-            "utter_greet": (
-                "nlg_channel_and_metadata",
-                (
-                    "wording for a named channel: channel.name is the collector's, the"
-                    " input channel is in the tracker only"
-                ),
-            )
-        },
-        input_channel="web-widget",
-        metadata=metadata,
-    )
+    await bob.say("hello", {"utter_greet": "nlg_channel_and_metadata"}, **more)
 
 
-async def _reminder(recorder: Recorder, transcript: list[str]) -> None:
-    cleo = Dialogue(recorder, "cleo", transcript)
+async def _from_outside(cleo: Dialogue) -> None:
     await cleo.say("remind me")
-    await cleo.wait_for(
-        "action_say_reminder",
-        "webhook_reminder",
-        "a reminder is due: latest_message is the external intent, without words",
-    )
+    await cleo.wait_for("action_say_reminder", "webhook_reminder")
     await cleo.trigger(
-        "EXTERNAL_reminder",
-        "action_say_reminder",
-        "webhook_external_intent",
-        "an intent from outside (POST /conversations/cleo/trigger_intent)",
+        "EXTERNAL_reminder", "action_say_reminder", "webhook_external_intent"
     )
 
 
-async def _awkward(recorder: Recorder, transcript: list[str]) -> None:
-    dee = Dialogue(recorder, "dee", transcript)
-    await dee.say(
-        "",
-        {"action_generate_reply": ("webhook_empty_text", "a message of no words")},
-    )
+async def _awkward(dee: Dialogue) -> None:
+    await dee.say("", {"action_generate_reply": "webhook_empty_text"})
     await dee.say(
         "為什麼天是藍的?👩‍👩‍👧‍👦 \ud83d",
-        {
-            "action_generate_reply": (
-                "webhook_half_surrogate",
-                "Chinese, a family emoji and half a surrogate pair",
-            )
-        },
+        {"action_generate_reply": "webhook_half_surrogate"},
     )
-    for n in range(40):
+    for n in range(3, 40):
         await dee.say(f"question {n}")
-    await dee.say(
-        "question 40",
-        {"action_generate_reply": ("webhook_long_history", "the 43rd turn: all events")},
-    )
+    await dee.say("question 40", {"action_generate_reply": "webhook_long_history"})
 
 
 async def after_the_process_ended(recorder: Recorder, transcript: list[str]) -> None:
@@ -487,29 +429,15 @@ async def after_the_process_ended(recorder: Recorder, transcript: list[str]) -> 
     ann = Dialogue(recorder, "ann", transcript)
     await ann.say(
         "do you remember me?",
-        {
-            "action_generate_reply": (
-                "webhook_deflated_after_new_process",
-                (
-                    "COMPRESS_ACTION_SERVER_REQUEST=true (zlib, chunked), the conversation"
-                    " loaded from the tracker store by a new Rasa process"
-                ),
-            )
-        },
+        {"action_generate_reply": "webhook_deflated_after_new_process"},
     )
     eve = Dialogue(recorder, "eve", transcript)
     await eve.say("send it back")
     await eve.say(
         "A-1234",
         {
-            "validate_return_form": (
-                "validate_deflated",
-                "validate_* in a form, deflated",
-            ),
-            "utter_ask_reason": (
-                "nlg_is_not_deflated",
-                "a request for wording under the same variable: Rasa never deflates it",
-            ),
+            "validate_return_form": "validate_deflated",
+            "utter_ask_reason": "nlg_is_not_deflated",
         },
     )
 
@@ -518,27 +446,13 @@ async def selective_run(recorder: Recorder, transcript: list[str]) -> None:
     """enable_selective_domain, and the token in a header."""
     fay = Dialogue(recorder, "fay", transcript)
     await fay.say(
-        "why is the sky blue?",
-        {
-            "action_generate_reply": (
-                "webhook_without_domain",
-                "selective domain: the key domain is absent; rasa-sdk 3.6 runs it",
-            )
-        },
+        "why is the sky blue?", {"action_generate_reply": "webhook_without_domain"}
     )
     await fay.say(
         "where is order A-1234",
-        {
-            "action_look_up_order": (
-                "webhook_selective_with_domain",
-                "selective domain, an action with send_domain: true",
-            )
-        },
+        {"action_look_up_order": "webhook_selective_with_domain"},
     )
-    await fay.say(
-        "hello",
-        {"utter_greet": ("nlg_token_in_header", "wording, the token in a header")},
-    )
+    await fay.say("hello", {"utter_greet": "nlg_token_in_header"})
 
 
 async def main(work: Path) -> None:

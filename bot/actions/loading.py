@@ -1,0 +1,138 @@
+"""
+From `module:Class` in the configuration to an action of rasa-sdk.
+
+Only this class is taken: rasa-sdk's own way registers every action that was ever
+imported, and ends the process when a module is missing. Loads rasa-sdk.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import inspect
+from types import ModuleType
+
+from rasa_sdk.interfaces import Action
+
+from bot.config_file import did_you_mean
+from bot.errors import ConfigError, place_of
+
+LONGEST_NAME = 100
+_ARGUMENTS = 3  # dispatcher, tracker and domain
+
+
+def loaded(use: str) -> Action:
+    """
+    Return the class's one instance; ConfigError says in the operator's words why there
+    is none, but not where in the configuration it was asked for.
+    """
+    module_name, _, class_name = use.partition(":")
+    action = _instance(_class_in(_module(module_name), class_name))
+    _check(action)
+    return action
+
+
+def _module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise ConfigError(
+                f"{name!r} imports {error.name!r}, which is not installed; install it"
+            ) from error
+        raise ConfigError(
+            f"no module {name!r}; put it beside the configuration file, or install it"
+        ) from error
+    # The author's module runs here, and may do anything, even exit.
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        raise ConfigError(
+            f"importing {name!r} raised {place_of(error)}: {_said(error)}"
+        ) from error
+
+
+def _class_in(module: ModuleType, name: str) -> type[Action]:
+    found = getattr(module, name, None)
+    if found is None:
+        there = [one for one, value in vars(module).items() if _is_action(value)]
+        raise ConfigError(
+            f"{module.__name__!r} has no {name!r}; {did_you_mean(name, there)}"
+        )
+    if not _is_action(found):
+        kind = "a class" if isinstance(found, type) else type(found).__name__
+        raise ConfigError(
+            f"{name!r} of {module.__name__!r} is {kind}, not an Action of "
+            "rasa_sdk; let it inherit from rasa_sdk.Action"
+        )
+    if inspect.isabstract(found):
+        missing = ", ".join(sorted(found.__abstractmethods__))
+        raise ConfigError(f"{name!r} is abstract; write its {missing}")
+    if found.run is Action.run:
+        raise ConfigError(f"{name!r} has no run of its own; write one")
+    action_class: type[Action] = found
+    return action_class
+
+
+def _is_action(value: object) -> bool:
+    return (
+        isinstance(value, type)
+        and issubclass(value, Action)
+        and not value.__module__.startswith("rasa_sdk.")
+    )
+
+
+def _instance(action_class: type[Action]) -> Action:
+    name = action_class.__name__
+    try:
+        return action_class()
+    # The author's code again.
+    except (Exception, SystemExit) as error:
+        needs = [
+            one.name
+            for one in _parameters(action_class)
+            if one.default is one.empty
+            and one.kind not in {one.VAR_POSITIONAL, one.VAR_KEYWORD}
+        ]
+        if needs and isinstance(error, TypeError):
+            raise ConfigError(
+                f"{name!r} is made without arguments, and its __init__ needs "
+                f"{', '.join(needs)}; give them defaults"
+            ) from error
+        raise ConfigError(
+            f"the __init__ of {name!r} raised {place_of(error)}: {_said(error)}"
+        ) from error
+
+
+def _parameters(of: object) -> list[inspect.Parameter]:
+    return list(inspect.signature(of).parameters.values())  # type: ignore[arg-type]  # a class or a method
+
+
+def _check(action: Action) -> None:
+    cls = type(action).__name__
+    try:
+        name = action.name()
+    # The author's code again.
+    except (Exception, SystemExit) as error:
+        raise ConfigError(
+            f"the name of {cls!r} raised {place_of(error)}: {_said(error)}"
+        ) from error
+    if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME:
+        found = repr(name)[:LONGEST_NAME]
+        raise ConfigError(f"the name of {cls!r} is {found}, not a short text")
+    if len(_parameters(action.run)) < _ARGUMENTS:
+        raise ConfigError(
+            f"the run of {cls!r} does not take dispatcher, tracker and domain"
+        )
+    try:
+        copy.copy(action)
+    # The author's class may define how, and forbid it.
+    except Exception as error:
+        raise ConfigError(
+            f"{cls!r} cannot be copied ({place_of(error)}), and every run works on a "
+            "copy, so that conversations do not mix; let copy.copy work"
+        ) from error
+
+
+def _said(error: BaseException) -> str:
+    return str(error)[:200]

@@ -1,0 +1,87 @@
+"""
+What a turn's actions do to its conversation, beside what they say and set: who has it
+from now on, and the reminders that were set and called off.
+
+Knows rasa-sdk's events, nothing of how they came about or of what is done with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from pydantic import JsonValue
+
+from bot.conversation.state import Cancel, Reminder, cancel_of, canonical, reminder_of
+from bot.model import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Reminding:
+    """
+    What becomes of a conversation's reminders: first `cancels`, then `reminders`.
+    `problems` are sentences about events that are neither.
+    """
+
+    reminders: Sequence[Reminder] = ()
+    cancels: Sequence[Cancel] = ()
+    problems: Sequence[str] = field(default=())
+
+
+def paused(record: Record) -> bool | None:
+    """Say whether an action paused the bot; False: it let it go on, None: neither."""
+    found = None
+    for event in _events(record):
+        match event.get("event"):
+            case "pause":
+                found = True
+            case "resume":
+                found = False
+    return found
+
+
+def reminding(record: Record | None) -> Reminding:
+    """Read the events of a turn; one that it set and called off again is not set."""
+    set_: dict[str, Reminder] = {}
+    cancels: list[Cancel] = []
+    problems: list[str] = []
+    for event in _events(record) if record else ():
+        one: Reminder | Cancel | str | None = None
+        match event.get("event"):
+            case "reminder" if record is not None:
+                one = reminder_of(event, record.turn.id, record.turn.message.address)
+            case "cancel_reminder":
+                one = cancel_of(event)
+        match one:
+            case Reminder():
+                set_[one.name] = one
+            case Cancel():
+                cancels.append(one)
+                set_ = {
+                    name: reminder
+                    for name, reminder in set_.items()
+                    if not _covers(one, reminder)
+                }
+            case str():
+                problems.append(one)
+    return Reminding(tuple(set_.values()), tuple(cancels), tuple(problems))
+
+
+def with_problems(record: Record, reminding: Reminding) -> Record:
+    return replace(record, problems=(*record.problems, *reminding.problems))
+
+
+def _covers(cancel: Cancel, reminder: Reminder) -> bool:
+    return (
+        cancel.name in {None, reminder.name}
+        and cancel.intent in {None, reminder.intent}
+        and (
+            cancel.entities is None
+            or canonical(cancel.entities) == canonical(reminder.entities)
+        )
+    )
+
+
+def _events(record: Record) -> Iterable[Mapping[str, JsonValue]]:
+    for run in record.actions:
+        yield from run.events
