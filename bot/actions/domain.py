@@ -52,11 +52,6 @@ def domain_of(actions: ActionsConfig, names: Sequence[str]) -> JsonObject:
     }
 
 
-def first_values(actions: ActionsConfig) -> dict[str, JsonValue]:
-    """Return what each slot of the configuration holds at first."""
-    return {name: slot.initial_value for name, slot in actions.slots.items()}
-
-
 def _intents(actions: ActionsConfig) -> Sequence[str]:
     return sorted({rule.intent for rule in actions.rules if rule.intent})
 

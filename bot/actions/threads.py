@@ -125,7 +125,7 @@ class ActionThreads:
             try:
                 patience = min(PATIENCE_S, timeout_s)
                 if await run.is_over_within(patience) or not run.withdraw():
-                    return await _result(run, timeout_s)
+                    return await _result(run, timeout_s, waited_s=patience)
             finally:
                 if run.result is None:
                     loop.cancel(run)
@@ -139,7 +139,9 @@ class ActionThreads:
 
     def close(self) -> None:
         """Let everything end that is not at work; nothing is asked of it afterwards."""
-        for loop in self._loops:
+        with self._lock:
+            loops, self._loops = self._loops, []
+        for loop in loops:
             loop.close()
         self._threads.close()
 
@@ -157,8 +159,8 @@ class ActionThreads:
             return self._loops[-1]
 
 
-async def _result(run: _Run, timeout_s: float) -> bytes:
-    if not await run.is_over_within(timeout_s):
+async def _result(run: _Run, timeout_s: float, waited_s: float = 0.0) -> bytes:
+    if not await run.is_over_within(timeout_s - waited_s):
         raise Overdue(f"took longer than {timeout_s:g} s")
     assert run.result is not None  # noqa: S101 (it is over)
     if isinstance(run.result, BaseException):
@@ -236,6 +238,7 @@ class _Threads:
         with self._lock:
             for _ in range(self._started):
                 self._runs.put(None)
+            self._started = self._idle = 0
 
     def _live(self) -> None:
         # Work is a coroutine, even where it never waits.

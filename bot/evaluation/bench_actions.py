@@ -37,15 +37,13 @@ from bot.actions.threads import ActionThreads
 from bot.actions_config import ActionsConfig
 from bot.errors import ActionError
 from bot.evaluation import demo_actions
-from bot.evaluation.bench_actions_theirs import executor_with, served
+from bot.evaluation.bench_actions_theirs import bare, served
 from bot.evaluation.metrics import quantile
 from bot.evaluation.report import BenchRow
 from bot.interfaces import Progress
 from bot.model import Address, Event, Turn
 
 if TYPE_CHECKING:
-    from rasa_sdk.executor import ActionExecutor
-
     from bot.app import App
 
 DEMO = "bot.evaluation.demo_actions"
@@ -198,20 +196,20 @@ async def _compared(place: InProcess, remote: Remote, scale: Scale) -> list[Benc
         raise Different(f"{place.name}: in process {here}, over HTTP {there}")
     times = await _raced(_ways(place, remote, plain_call(place.name)), scale)
     return [
-        _row(place.name, "in process", times["ours"], IN_PROCESS, times["bare"], _US),
+        _row(place.name, "in process", times["ours"], IN_PROCESS, times["theirs"], _US),
         _row(place.name, "over HTTP", times["kept"], OVER_HTTP, times["fresh"], _MS),
     ]
 
 
 def _ways(place: InProcess, remote: Remote, call: ActionCall) -> Mapping[str, _Way]:
-    executor = executor_with(DEMO)
+    run = bare(DEMO)
 
     async def ours() -> Callable[[], Awaitable[object]]:
         return lambda: outcome(place, call)
 
-    async def bare() -> Callable[[], Awaitable[object]]:
+    async def theirs() -> Callable[[], Awaitable[object]]:
         parsed = read(call.request)  # for each call, because actions change it
-        return lambda: _bare(executor, parsed)
+        return lambda: _unless_rejected(run(parsed))
 
     async def kept() -> Callable[[], Awaitable[object]]:
         return lambda: outcome(remote, call)
@@ -219,13 +217,13 @@ def _ways(place: InProcess, remote: Remote, call: ActionCall) -> Mapping[str, _W
     async def fresh() -> Callable[[], Awaitable[object]]:
         return lambda: _alone(remote.where, call)
 
-    return {"ours": ours, "bare": bare, "kept": kept, "fresh": fresh}
+    return {"ours": ours, "theirs": theirs, "kept": kept, "fresh": fresh}
 
 
-async def _bare(executor: ActionExecutor, parsed: dict[str, object]) -> None:
+async def _unless_rejected(running: Awaitable[object]) -> None:
     # One of the actions rejects every call.
     with suppress(Exception):
-        await executor.run(parsed)
+        await running
 
 
 async def _alone(url: str, call: ActionCall) -> None:

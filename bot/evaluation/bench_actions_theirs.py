@@ -13,8 +13,9 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 from rasa_sdk.executor import ActionExecutor
 
@@ -27,11 +28,12 @@ class NotServed(AssertionError):
     """rasa-sdk's server did not start: there is nothing to compare with."""
 
 
-def executor_with(module: str) -> ActionExecutor:
-    """Return an executor that has the module's actions, as their server's has."""
+def bare(module: str) -> Callable[[dict[str, Any]], Awaitable[object]]:
+    """Return what runs a parsed call of the module's actions, as their server does."""
     executor = ActionExecutor()
     executor.register_package(module)
-    return executor
+    run: Callable[[dict[str, Any]], Awaitable[object]] = executor.run
+    return run
 
 
 @asynccontextmanager
