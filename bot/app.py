@@ -132,9 +132,13 @@ class App:
         loaded: _Loaded | None = None,
     ) -> App:
         plugins, problems = ChannelPlugins.load(config, where)
+        folder = Path(where).parent
+        problems += [
+            f"{where}: {problem}" for problem in _wrong_actions(config, plugins, folder)
+        ]
         if problems:
             raise ConfigError(problems)
-        return cls(config, plugins, progress, loaded, Path(where).parent)
+        return cls(config, plugins, progress, loaded, folder)
 
     def variant(self, config: Config) -> App:
         """Return the app of another configuration; models that both use are shared."""

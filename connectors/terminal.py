@@ -140,7 +140,9 @@ class Terminal:
         if address.key != self._address.key or not self._waiting:
             return
         self._window.working(text)
-        if not text:
+        if text:
+            self._over.clear()  # it was the last message's that was over
+        else:
             self._over.set()
 
     async def frame(self, address: Address, text: str) -> None:
@@ -173,15 +175,17 @@ class Terminal:
             self._window.working("")
 
     async def _until_answered(self, accepted: Accepted) -> None:
-        if accepted == "accepted":
+        if accepted != "accepted":
+            self._over.set()
+        while not self._replied.is_set():
             await self._over.wait()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(GRACE_S):
-                await self._replied.wait()
-        if not self._replied.is_set():
-            await self._window.show(
-                Reply(text=f"(no reply; the message was {accepted})")
-            )
+            with suppress(TimeoutError):
+                async with asyncio.timeout(GRACE_S):
+                    await self._replied.wait()
+            if self._over.is_set() and not self._replied.is_set():
+                told = f"(no reply; the message was {accepted})"
+                await self._window.show(Reply(text=told))
+                return
 
     async def _stop_on_interrupt(self, accept: Accept) -> None:
         """The first Ctrl-C stops the answer, the second one leaves."""

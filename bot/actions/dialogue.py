@@ -99,6 +99,8 @@ class Dialogue:
         """Do what the message calls for where no form takes it."""
         customer = doing.customer
         match = await self._match(doing)
+        if match is not None and match.rule.run == form:
+            return  # it is open: it only asks again
         if match is not None:
             self._fill(doing, self._fitting(match.entities), match.why)
             doing.then(match.rule.run, match.why)
@@ -111,8 +113,11 @@ class Dialogue:
                 f"no rule runs anything for the intent {customer.named!r}; write one "
                 "under actions.rules"
             )
-        elif self.parts.config.by_model:
-            await self._choose(doing, generate)
+        else:
+            if self.parts.config.by_model:
+                await self._choose(doing, generate)
+            # That a slot was filled is no answer.
+            doing.generates = bool(doing.runs) and not doing.has_more
 
     async def _match(self, doing: Doing) -> Match | None:
         """The embedder computes, so it is waited for on a thread."""
@@ -167,7 +172,6 @@ class Dialogue:
             self._fill(doing, choice.arguments, choice.why)
             doing.then(choice.action, choice.why)
         elif choice.problem:  # it called something, and that is no call
-            doing.generates = True
             doing.note("by_model", choice.why)
             doing.problems.append(f"{choice.problem}; the model wrote: {choice.wrote}")
 

@@ -134,6 +134,11 @@ class Doing:
 
     # What can be done
 
+    @property
+    def has_more(self) -> bool:
+        """Whether something is in line."""
+        return bool(self._next)
+
     def then(self, name: str, why: str) -> None:
         """Put an action, a form or a response in line."""
         self.why = self.why or why
@@ -173,6 +178,7 @@ class Doing:
         Run an action on the state, with the events `before` at its end; apply what it
         did, keep what it said. Return how it failed, None where it did not.
         """
+        self.why = self.why or why
         await self._mark()
         # As Rasa does: what is to be checked is in the slots, and last in the events.
         at_hand = self.state

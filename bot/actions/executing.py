@@ -53,8 +53,11 @@ class Executing:
         return written(self.name, result.events, result.responses)
 
     def _run_a_copy(self, dispatcher: Any, tracker: Any, domain: Any) -> Any:
-        """What a run keeps on `self` ends with it; what `__init__` made is shared."""
-        return copy.copy(self._action).run(dispatcher, tracker, domain)
+        """
+        What a run keeps on `self` ends with it; what `__init__` made is shared. The
+        executor takes an empty domain for none.
+        """
+        return copy.copy(self._action).run(dispatcher, tracker, domain or {})
 
 
 def is_rejection(error: BaseException) -> bool:

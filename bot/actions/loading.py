@@ -10,12 +10,16 @@ from __future__ import annotations
 import copy
 import importlib
 import inspect
+import logging
 from types import ModuleType
 
 from rasa_sdk.interfaces import Action
 
 from bot.config_file import did_you_mean
 from bot.errors import ConfigError, place_of
+
+# At each turn it warns of what is allowed, and its other lines name slots.
+logging.getLogger("rasa_sdk").setLevel(logging.ERROR)
 
 LONGEST_NAME = 100
 _ARGUMENTS = 3  # dispatcher, tracker and domain

@@ -52,7 +52,7 @@ class _Run:
         self._caller = asyncio.get_running_loop()
         self._waiting: asyncio.Future[None] | None = None
         self._lock = threading.Lock()
-        self._is_taken = False
+        self.is_taken = False  # begun, or withdrawn
         self._task: asyncio.Task[None] | None = None
         # What it raised is a result, too: an interrupt or an exit is not ours to obey.
         self.result: bytes | BaseException | None = None
@@ -93,7 +93,7 @@ class _Run:
 
     def _take(self) -> bool:
         with self._lock:
-            was_taken, self._is_taken = self._is_taken, True
+            was_taken, self.is_taken = self.is_taken, True
         return not was_taken
 
     def _tell(self, result: bytes | BaseException) -> None:
@@ -123,9 +123,11 @@ class ActionThreads:
             loop, run = self._free_loop(), _Run(work)
             loop.begin(run)
             try:
-                patience = min(PATIENCE_S, timeout_s)
-                if await run.is_over_within(patience) or not run.withdraw():
-                    return await _result(run, timeout_s, waited_s=patience)
+                at_first = min(PATIENCE_S, timeout_s)
+                if await run.is_over_within(at_first) or run.is_taken:
+                    return await _result(run, timeout_s, waited_s=at_first)
+                if await run.is_over_within(PATIENCE_S) or not run.withdraw():
+                    return await _result(run, timeout_s)
             finally:
                 if run.result is None:
                     loop.cancel(run)

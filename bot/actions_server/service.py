@@ -108,7 +108,7 @@ class Service:
         if fault == "missing":
             near = did_you_mean(action[:LONGEST_NAME], await self.names())
             said = f"{said}; {near}"
-        return Refused(kind, said, action)
+        return Refused(kind, said, action[:LONGEST_NAME])
 
 
 def as_object(answer: ActionAnswer) -> dict[str, JsonValue]:

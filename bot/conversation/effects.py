@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from pydantic import JsonValue
 
-from bot.conversation.state import Cancel, Reminder, cancel_of, canonical, reminder_of
+from bot.conversation.state import Cancel, Reminder, cancel_of, reminder_of
 from bot.model import Record
 
 
@@ -57,11 +57,8 @@ def reminding(record: Record | None) -> Reminding:
                 set_[one.name] = one
             case Cancel():
                 cancels.append(one)
-                set_ = {
-                    name: reminder
-                    for name, reminder in set_.items()
-                    if not _covers(one, reminder)
-                }
+                left = [each for each in set_.values() if not one.covers(each)]
+                set_ = {each.name: each for each in left}
             case str():
                 problems.append(one)
     return Reminding(tuple(set_.values()), tuple(cancels), tuple(problems))
@@ -69,17 +66,6 @@ def reminding(record: Record | None) -> Reminding:
 
 def with_problems(record: Record, reminding: Reminding) -> Record:
     return replace(record, problems=(*record.problems, *reminding.problems))
-
-
-def _covers(cancel: Cancel, reminder: Reminder) -> bool:
-    return (
-        cancel.name in {None, reminder.name}
-        and cancel.intent in {None, reminder.intent}
-        and (
-            cancel.entities is None
-            or canonical(cancel.entities) == canonical(reminder.entities)
-        )
-    )
 
 
 def _events(record: Record) -> Iterable[Mapping[str, JsonValue]]:

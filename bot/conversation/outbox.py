@@ -136,6 +136,8 @@ class Outbox:
                 "the reply of turn %s was not delivered; chorus explain says why",
                 undelivered.turn_id,
             )
+        # Before the next message of the address can begin, and show that it does.
+        self.show(undelivered.address, "")
         # With the last reply its token is gone, which is no loss.
         held.over = True
         outgoing = await self._patience(
@@ -146,7 +148,6 @@ class Outbox:
         held.over = outgoing is None
         if problem is None and record is not None:
             await self._observers.reply_sent(record.turn, undelivered.reply)
-        self.show(undelivered.address, "")
         return outgoing
 
     async def _record(

@@ -1,23 +1,25 @@
 """
 Bench `actions`: what it costs to run an action of rasa-sdk, in this process and over
-HTTP, and whether both come to the same.
+HTTP. That it comes to the same both ways is looked at first: what does not is raised,
+not reported.
 
 The actions are the demonstration's, one of each kind; the call holds a conversation of
 ten turns. In process the baseline is rasa-sdk's executor, bare: on this event loop, on
-a call that is parsed already, so that `adds` is all that we add. Over HTTP it is the
-same server called as Rasa 3.6 calls it, with a connection for each call. An answer that
-is not the same both ways is raised, not reported. The ways take turns.
+a call that is parsed already, so `adds` is all that we add. Two threads that hand each
+other nothing are measured, too: most of it is that. Over HTTP the baseline is the same
+server, called as Rasa 3.6 calls it, with a connection for each call. Ways take turns.
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
+import queue
+import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bot.actions import tracker
 from bot.actions.answers import read
@@ -41,7 +43,7 @@ from bot.evaluation.bench_actions_theirs import bare, served
 from bot.evaluation.metrics import quantile
 from bot.evaluation.report import BenchRow
 from bot.interfaces import Progress
-from bot.model import Address, Event, Turn
+from bot.model import Address, Event, EventKind, Turn
 
 if TYPE_CHECKING:
     from bot.app import App
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
 DEMO = "bot.evaluation.demo_actions"
 IN_PROCESS = "rasa-sdk's executor, bare"
 OVER_HTTP = "a connection for each call, as Rasa 3.6"
+HANDED_OVER = "a queue from thread to thread, and one back"
 TIMEOUT_S = 30.0
 
 CONFIG = ActionsConfig.model_validate(
@@ -71,6 +74,15 @@ FOUND: JsonObject = {"order": "12", "quantity": "3", "pleased": "no"}
 AS_IT_CAME: JsonObject = {"as_it_came": [5, 5.0, -(2**64), "急件 🎁", None]}
 
 
+# What an action came to: its answer, or how it failed and why.
+Outcome = ActionAnswer | tuple[str, str]
+
+_Run = Callable[[], Awaitable[object]]
+_Prepare = Callable[[], _Run]  # what is not timed
+
+_US, _MS = ("µs", 1e6), ("ms", 1e3)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
     """How often each action runs in each way: `runs` in a row, in each of `rounds`."""
@@ -83,15 +95,6 @@ class Different(AssertionError):
     """An action does not come to the same in process and over HTTP."""
 
 
-# What an action came to: its answer, or how it failed and why.
-Outcome = ActionAnswer | tuple[str, str]
-
-# Prepares a call, which is timed without that.
-_Way = Callable[[], Awaitable[Callable[[], Awaitable[object]]]]
-
-_US, _MS = ("µs", 1e6), ("ms", 1e3)
-
-
 def actions_bench(_: App, progress: Progress) -> list[BenchRow]:
     """Measure with a server of its own; the bot's actions are not touched."""
     return asyncio.run(measured(Scale(), progress))
@@ -99,36 +102,27 @@ def actions_bench(_: App, progress: Progress) -> list[BenchRow]:
 
 async def measured(scale: Scale, progress: Progress) -> list[BenchRow]:
     threads = ActionThreads()
-    places = demo_places(threads)
     try:
-        async with served(DEMO) as url:
-            remote = remote_at(url)
-            rows: list[BenchRow] = []
-            for number, place in enumerate(places):
-                progress("Actions", number, len(places))
-                rows += await _compared(place, remote, scale)
-            await remote.close()
+        rows = [await _nothing_at_all(threads, scale)]
+        async with served(DEMO) as url, at_server(url) as remote:
+            for number, action in enumerate(demo_actions.ACTIONS):
+                progress("Actions", number, len(demo_actions.ACTIONS))
+                rows += await _compared(action, threads, remote, scale)
         return rows
     finally:
         threads.close()
 
 
-def demo_places(threads: ActionThreads) -> list[InProcess]:
-    """Return the demonstration's actions in this process."""
-    names = [
-        name
-        for name, value in vars(demo_actions).items()
-        if inspect.isclass(value) and value.__module__ == DEMO
-    ]
-    return [
-        InProcess(f"{DEMO}:{name}", timeout_s=TIMEOUT_S, reword=False, threads=threads)
-        for name in names
-    ]
+def in_process(action: type[Any], threads: ActionThreads) -> InProcess:
+    """Return one of the demonstration's actions in this process."""
+    use = f"{DEMO}:{action.__name__}"
+    return InProcess(use, timeout_s=TIMEOUT_S, reword=False, threads=threads)
 
 
-def remote_at(url: str) -> Remote:
-    """Return the demonstration's actions on a server."""
-    return Remote(
+@asynccontextmanager
+async def at_server(url: str) -> AsyncIterator[Remote]:
+    """Yield the actions of a server, with what they say joined where they stream."""
+    remote = Remote(
         url=url,
         token=None,
         actions=(),
@@ -136,6 +130,10 @@ def remote_at(url: str) -> Remote:
         timeout_s=TIMEOUT_S,
         reword=False,
     )
+    try:
+        yield remote
+    finally:
+        await remote.close()
 
 
 def plain_call(name: str) -> ActionCall:
@@ -179,45 +177,74 @@ def _call(name: str, found: JsonObject) -> ActionCall:
     return ActionCall(name=name, turn=turn, request=request)
 
 
-def _said(kind: str, name: str, text: str) -> Event:
+def _said(kind: EventKind, name: str, text: str) -> Event:
     return Event(
         id=name,
-        kind="message" if kind == "message" else "reply",
+        kind=kind,
         address=Address(platform="bench", account="a", chat="c", user="u"),
         time=demo_actions.NOON,
         text=text,
     )
 
 
-async def _compared(place: InProcess, remote: Remote, scale: Scale) -> list[BenchRow]:
+async def _compared(
+    action: type[Any], threads: ActionThreads, remote: Remote, scale: Scale
+) -> list[BenchRow]:
+    place = in_process(action, threads)
     call = hard_call(place.name)
     here, there = await outcome(place, call), await outcome(remote, call)
     if here != there:
         raise Different(f"{place.name}: in process {here}, over HTTP {there}")
-    times = await _raced(_ways(place, remote, plain_call(place.name)), scale)
+    call = plain_call(place.name)
+    run = bare(action)
+
+    def theirs() -> _Run:
+        parsed = read(call.request)  # anew for each, because actions change it
+        return lambda: _unless_rejected(run(parsed))
+
+    times = await _raced(
+        {
+            "ours": lambda: lambda: outcome(place, call),
+            "theirs": theirs,
+            "kept": lambda: lambda: outcome(remote, call),
+            "alone": lambda: lambda: _alone(remote.where, call),
+        },
+        scale,
+    )
+    case = f"{place.name}, the same both ways"
     return [
-        _row(place.name, "in process", times["ours"], IN_PROCESS, times["theirs"], _US),
-        _row(place.name, "over HTTP", times["kept"], OVER_HTTP, times["fresh"], _MS),
+        _row(f"{case}: in process", times["ours"], IN_PROCESS, times["theirs"], _US),
+        _row(f"{case}: over HTTP", times["kept"], OVER_HTTP, times["alone"], _MS),
     ]
 
 
-def _ways(place: InProcess, remote: Remote, call: ActionCall) -> Mapping[str, _Way]:
-    run = bare(DEMO)
+async def _nothing_at_all(threads: ActionThreads, scale: Scale) -> BenchRow:
+    async def nothing() -> bytes:
+        return b""
 
-    async def ours() -> Callable[[], Awaitable[object]]:
-        return lambda: outcome(place, call)
+    there: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    back: queue.SimpleQueue[bool] = queue.SimpleQueue()
 
-    async def theirs() -> Callable[[], Awaitable[object]]:
-        parsed = read(call.request)  # for each call, because actions change it
-        return lambda: _unless_rejected(run(parsed))
+    def hand_back() -> None:
+        while there.get():
+            back.put(True)  # noqa: FBT003 (a token)
 
-    async def kept() -> Callable[[], Awaitable[object]]:
-        return lambda: outcome(remote, call)
+    async def hand_over() -> None:
+        there.put(True)  # noqa: FBT003
+        back.get()
 
-    async def fresh() -> Callable[[], Awaitable[object]]:
-        return lambda: _alone(remote.where, call)
-
-    return {"ours": ours, "theirs": theirs, "kept": kept, "fresh": fresh}
+    thread = threading.Thread(target=hand_back)
+    thread.start()
+    times = await _raced(
+        {
+            "ours": lambda: lambda: threads.on_loop(nothing, TIMEOUT_S),
+            "theirs": lambda: hand_over,
+        },
+        scale,
+    )
+    there.put(False)  # noqa: FBT003
+    thread.join()
+    return _row("no action at all", times["ours"], HANDED_OVER, times["theirs"], _US)
 
 
 async def _unless_rejected(running: Awaitable[object]) -> None:
@@ -227,32 +254,30 @@ async def _unless_rejected(running: Awaitable[object]) -> None:
 
 
 async def _alone(url: str, call: ActionCall) -> None:
-    once = remote_at(url)
-    await outcome(once, call)
-    await once.close()
+    async with at_server(url) as remote:
+        await outcome(remote, call)
 
 
 async def _raced(
-    ways: Mapping[str, _Way], scale: Scale
+    ways: Mapping[str, _Prepare], scale: Scale
 ) -> Mapping[str, Sequence[float]]:
     times: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(scale.rounds + 1):
-        for name, way in ways.items():
-            spent = [await _spent(await way()) for _ in range(scale.runs)]
+        for name, prepare in ways.items():
+            spent = [await _spent(prepare()) for _ in range(scale.runs)]
             if number:  # the first round warms up
                 times[name] += spent
     return times
 
 
-async def _spent(run: Callable[[], Awaitable[object]]) -> float:
+async def _spent(run: _Run) -> float:
     began = time.perf_counter()
     await run()
     return time.perf_counter() - began
 
 
-def _row(  # noqa: PLR0913, PLR0917 (all that a row says)
-    action: str,
-    way: str,
+def _row(
+    case: str,
     ours: Sequence[float],
     baseline: str,
     theirs: Sequence[float],
@@ -265,7 +290,7 @@ def _row(  # noqa: PLR0913, PLR0917 (all that a row says)
         for share in (0.5, 0.99)
     )
     return BenchRow(
-        case=f"{action} {way}: the same both ways; p50",
+        case=f"{case}, p50",
         ours=p50,
         baseline=baseline,
         theirs=their_p50,

@@ -18,6 +18,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from rasa_sdk.executor import ActionExecutor
+from rasa_sdk.interfaces import Action
 
 START_S = 60.0
 END_S = 5.0
@@ -28,10 +29,10 @@ class NotServed(AssertionError):
     """rasa-sdk's server did not start: there is nothing to compare with."""
 
 
-def bare(module: str) -> Callable[[dict[str, Any]], Awaitable[object]]:
-    """Return what runs a parsed call of the module's actions, as their server does."""
+def bare(action: type[Action]) -> Callable[[dict[str, Any]], Awaitable[object]]:
+    """Return what runs a parsed call of an action, as their server does."""
     executor = ActionExecutor()
-    executor.register_package(module)
+    executor.register_action(action)
     run: Callable[[dict[str, Any]], Awaitable[object]] = executor.run
     return run
 

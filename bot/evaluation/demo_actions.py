@@ -227,3 +227,16 @@ class DoEverything(Action):
             SessionStarted(),
             SessionEnded(metadata={"why": "done"}),
         ]
+
+
+ACTIONS: tuple[type[Action], ...] = (
+    LookUpOrder,
+    TellTime,
+    ValidateReturnForm,
+    ValidateSurveyForm,
+    Refuse,
+    Recite,
+    SetEverything,
+    SayEverything,
+    DoEverything,
+)

@@ -33,17 +33,14 @@ class ActionOrderStatus(Action):
         self, dispatcher: CollectingDispatcher, tracker: Tracker, domain: Domain
     ) -> list[EventType]:
         number = tracker.get_slot("order_number")
-        if number is None:
-            dispatcher.utter_message(response="utter_which_order")
-            return []
         order = ORDERS.get(number)
         if order is None:
             dispatcher.utter_message(response="utter_no_such_order")
-            return [SlotSet("order_number", None)]
-        dispatcher.utter_message(
-            text=f"Your order {number} ({order['item']}) is {order['status']}."
-        )
-        return []
+        else:
+            dispatcher.utter_message(
+                text=f"Your order {number} ({order['item']}) is {order['status']}."
+            )
+        return [SlotSet("order_number", None)]
 
 
 class ValidateReturnForm(FormValidationAction):

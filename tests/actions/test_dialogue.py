@@ -189,6 +189,16 @@ async def test_a_command_runs_an_action(talk: Talk) -> None:
     assert said == "Order LK-771204 is on its way."
 
 
+async def test_a_message_that_only_fills_a_slot_is_left_to_knowledge(
+    talk: Talk,
+) -> None:
+    await talk.says("It is LK-771204.")
+
+    assert talk.acted is not None
+    assert talk.acted.generates
+    assert talk.slots == {"order_number": "LK-771204"}
+
+
 async def test_a_message_that_means_the_same_runs_a_response(talk: Talk) -> None:
     said = await talk.says("when do you open")
 

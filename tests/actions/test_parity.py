@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from bot.actions.calls import ActionAnswer, unseen
-from bot.actions.in_process import InProcess
 from bot.actions.remote import Remote
 from bot.actions.threads import ActionThreads
 from bot.errors import ActionError
+from bot.evaluation import demo_actions
 from bot.evaluation.bench_actions import (
     DEMO,
-    demo_places,
+    at_server,
     hard_call,
+    in_process,
     outcome,
-    remote_at,
 )
 from bot.evaluation.bench_actions_theirs import NotServed, served
 from tests.actions.conftest import HARD, Call, Place
@@ -26,8 +27,6 @@ pytestmark = [
     pytest.mark.processes,
     pytest.mark.asyncio(loop_scope="module"),
 ]
-
-NAMES = [place.name for place in demo_places(ActionThreads())]
 
 # Every kind of answer that is none, a crash, and what their server makes of it.
 WRONG = {
@@ -40,45 +39,41 @@ WRONG = {
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def remote() -> AsyncIterator[Remote]:
-    async with served(DEMO) as url:
-        place = remote_at(url)
+    async with served(DEMO) as url, at_server(url) as place:
         yield place
-        await place.close()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def hard_remote() -> AsyncIterator[Remote]:
-    async with served(HARD) as url:
-        place = remote_at(url)
+    async with served(HARD) as url, at_server(url) as place:
         yield place
-        await place.close()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("action", demo_actions.ACTIONS)
 async def test_an_action_comes_to_the_same_both_ways(
-    threads: ActionThreads, remote: Remote, name: str
+    threads: ActionThreads, remote: Remote, action: type[Any]
 ) -> None:
-    here = next(place for place in demo_places(threads) if place.name == name)
-    call = hard_call(name)
+    place = in_process(action, threads)
+    call = hard_call(place.name)
 
-    in_process = await outcome(here, call)
-    over_http = await outcome(remote, call)
+    here = await outcome(place, call)
+    there = await outcome(remote, call)
 
-    assert in_process == over_http
-    assert repr(in_process) == repr(over_http)  # 5 is 5.0, but not the same
+    assert here == there
+    assert repr(here) == repr(there)  # 5 is 5.0, but not the same
 
 
 async def test_the_server_has_the_actions_that_are_here(remote: Remote) -> None:
-    assert sorted(await remote.names()) == sorted(NAMES)
+    here = [action().name() for action in demo_actions.ACTIONS]
+
+    assert sorted(await remote.names()) == sorted(here)
 
 
 async def test_integers_stay_integers_and_floats_floats(
     threads: ActionThreads, remote: Remote
 ) -> None:
     call = hard_call("action_set_everything")
-    here = InProcess(
-        f"{DEMO}:SetEverything", timeout_s=10, reword=False, threads=threads
-    )
+    here = in_process(demo_actions.SetEverything, threads)
 
     answers = [await here.run(call, unseen), await remote.run(call, unseen)]
 

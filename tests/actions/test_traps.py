@@ -6,6 +6,7 @@ its server asks nobody who they are (8), is tested in tests/actions_server.
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 from rasa_sdk import Action
@@ -17,10 +18,9 @@ from bot.actions.calls import ActionAnswer, unseen
 from bot.actions.replies import reply_of
 from bot.actions.responses import Responses
 from bot.actions.state import DialogueState
-from bot.actions.threads import ActionThreads
 from bot.actions_config import ActionsConfig
 from bot.errors import ConfigError
-from bot.evaluation.bench_actions import DEMO, demo_places
+from bot.evaluation.bench_actions import DEMO
 from bot.testing.makers import an_event
 from tests.actions import demo_actions as demo
 from tests.actions.conftest import Call, Place
@@ -125,12 +125,17 @@ async def test_trap_7_two_assistants_never_read_each_others_domain(
     assert slots(await action.run(without, unseen))["known"] == []
 
 
-def test_trap_8_no_server_of_theirs_listens_for_actions_in_this_process(
-    threads: ActionThreads,
+async def test_trap_8_actions_in_this_process_open_no_port_to_anybody(
+    place: Place, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    places = demo_places(threads)
+    opened: list[object] = []
+    monkeypatch.setattr(socket.socket, "listen", lambda *of: opened.append(of))
 
-    assert {place.where for place in places} == {"in process"}
+    for name in ("LookUpOrder", "TellTime", "Recite"):
+        action = place(name, module=DEMO)
+        await action.run(call(action.name), unseen)
+
+    assert not opened
 
 
 async def test_trap_9_a_responses_name_is_rendered_by_us_or_refused_clearly(

@@ -242,6 +242,17 @@ async def test_a_mistake_of_ours_quotes_nothing(
     assert "RuntimeError at" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["action_👍\n\x00", "x" * 1_000_000])
+async def test_a_hostile_name_is_not_found_either(name: str) -> None:
+    async with speaking(a_service()) as caller:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await caller.webhook(a_call(name))
+
+    details = json.loads(refused.value.details() or "")
+    assert refused.value.code() == grpc.StatusCode.NOT_FOUND
+    assert details["action_name"] == name[:100]
+
+
 async def test_an_answer_that_no_message_holds_is_the_actions_failure() -> None:
     nonsense = ActionAnswer(responses=[{"custom": {"a": {1, 2}}}])  # type: ignore[dict-item]
     actions = FakeActions({"action_x": lambda _: nonsense})

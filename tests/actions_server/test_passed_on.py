@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -34,6 +35,7 @@ async def rasa_sdk() -> AsyncIterator[Remote]:
         env={**os.environ, "SANIC_HOST": "127.0.0.1", "PYTHONPATH": str(HERE)},
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
+        start_new_session=True,
     )
     url = f"http://127.0.0.1:{port}"
     remote = Remote(
@@ -45,7 +47,7 @@ async def rasa_sdk() -> AsyncIterator[Remote]:
         yield remote
     finally:
         await remote.close()
-        process.terminate()
+        os.killpg(process.pid, signal.SIGKILL)  # its worker outlives a SIGTERM
         await process.wait()
 
 

@@ -63,7 +63,7 @@ def test_an_action_always_has_a_domain(body: bytes) -> None:
 
 
 def test_what_an_action_gets_is_byte_for_byte_what_came() -> None:
-    body = b'{"next_action": "a", "domain": {"a": 1}, "n": 1234567890123456789012, "f": 1.0}'
+    body = b'{"next_action":"a","domain":{"a":1},"n":1234567890123456789012,"f":1.0}'
 
     assert read_action(body).body == body
 
