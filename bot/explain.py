@@ -42,6 +42,11 @@ def contract(record: Record) -> dict[str, Any]:
         ],
         "chosen": record.chosen,
         "why": record.why,
+        "passages": [
+            {"source": passage.source, "text": passage.text, "score": passage.score}
+            for passage in record.turn.passages
+        ],
+        "ms": dict(record.ms),
         "actions": [
             {
                 "name": run.name,
@@ -51,11 +56,6 @@ def contract(record: Record) -> dict[str, Any]:
             }
             for run in record.actions
         ],
-        "passages": [
-            {"source": passage.source, "text": passage.text, "score": passage.score}
-            for passage in record.turn.passages
-        ],
-        "ms": dict(record.ms),
     }
 
 

@@ -21,6 +21,7 @@ import unicodedata
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -56,8 +57,8 @@ MOST_SHOWN = 50
 LONGEST_JSON = 10_000
 
 WELCOME = (
-    "Ask a question. /why explains the last reply, /help lists commands, "
-    "Ctrl-C stops an answer, /quit or Ctrl-D leaves."
+    "Ask a question. /why explains the last reply, /help lists commands, a number "
+    "presses a button, Ctrl-C stops an answer, /quit or Ctrl-D leaves."
 )
 
 
@@ -81,13 +82,18 @@ class Terminal:
             max_length=200,
             description="names the person and the conversation; none: your login",
         )
+        echo: bool = Field(
+            default=False,
+            description="in a pipe, write each line after '> ', for a transcript",
+        )
 
     def __init__(self, settings: Settings, *, typed: bool | None = None) -> None:
         """`typed` says whether a person types; None finds out when `run` begins."""
         user = settings.user or _login()
         self._settings = settings
         self._typed = typed
-        self._window: _Window = _Pipe()
+        self._window: _Window = _Pipe(echo=settings.echo)
+        self._buttons: tuple[str, int] = "", 0  # of which turn, and how many
         self._address = Address(
             platform=self.name, account="local", chat=user, user=user
         )
@@ -105,7 +111,7 @@ class Terminal:
 
     async def run(self, accept: Accept) -> None:
         typed = _is_typed() if self._typed is None else self._typed
-        self._window = _Screen(self._settings.history) if typed else _Pipe()
+        self._window = _Screen(self._settings.history) if typed else self._window
         async for line in self._window.lines():
             if line.strip() == "/quit":
                 return
@@ -123,6 +129,7 @@ class Terminal:
                 retry_after_s=NOT_HERE_S,
                 elsewhere=True,
             )
+        self._buttons = key, len(reply.buttons)
         try:
             await self._window.show(reply)
         except BrokenPipeError as error:
@@ -154,13 +161,12 @@ class Terminal:
         """Hand in one line and wait until it is answered or stopped."""
         for fact in (self._over, self._replied, self._interrupted):
             fact.clear()
-        kind: EventKind = "command" if line.startswith("/") else "message"
         self._waiting = True
         try:
             with self._window.interrupts(self._interrupted.set):
                 async with asyncio.TaskGroup() as tasks:
                     stopping = tasks.create_task(self._stop_on_interrupt(accept))
-                    accepted = await accept(self._event(kind, line.removeprefix("/")))
+                    accepted = await accept(self._said(line))
                     await self._until_answered(accepted)
                     stopping.cancel()
         except* _Left:
@@ -196,6 +202,17 @@ class Terminal:
         await self._interrupted.wait()
         raise _Left
 
+    def _said(self, line: str) -> Event:
+        """A number presses one of the buttons under the last reply."""
+        turn, buttons = self._buttons
+        number = int(line) if line.strip() in _numbers(buttons) else 0
+        if number:
+            pressed = self._event("button", "")
+            return replace(pressed, data={"turn": turn, "button": number - 1})
+        if line.startswith("/"):
+            return self._event("command", line.removeprefix("/"))
+        return self._event("message", line)
+
     def _event(self, kind: EventKind, text: str) -> Event:
         self._events += 1
         return Event(
@@ -205,6 +222,10 @@ class Terminal:
             time=datetime.now(UTC),
             text=text,
         )
+
+
+def _numbers(most: int) -> list[str]:
+    return [str(number) for number in range(1, most + 1)]
 
 
 class _Left(Exception):
@@ -296,7 +317,13 @@ class _Growing:
 
 
 class _Pipe:
-    """Standard input and output that are files, pipes or other programs."""
+    """
+    Standard input and output that are files, pipes or other programs; with `echo` both
+    sides of the conversation are written.
+    """
+
+    def __init__(self, *, echo: bool) -> None:
+        self._echo = echo
 
     async def lines(self) -> AsyncIterator[str]:
         """
@@ -308,6 +335,8 @@ class _Pipe:
         loop = asyncio.get_running_loop()
         threading.Thread(target=_read_lines, args=(loop, read), daemon=True).start()
         while (line := await read.get()) is not None:
+            if self._echo and line.strip():
+                print(f"> {line}", flush=True)  # noqa: T201 (this is what it is for)
             yield line
 
     def working(self, text: str) -> None:
@@ -321,7 +350,9 @@ class _Pipe:
         lines += _pictures(reply)
         lines += [f"[custom] {_json(custom)}" for custom in reply.custom[:MOST_SHOWN]]
         lines += _more_custom(reply)
+        lines += _pressable(reply)
         lines += [f"[{number}] {source}" for number, source in _footnotes(reply)]
+        lines += [""] if self._echo else []
         print("\n".join(lines), flush=True)  # noqa: T201 (this is what it is for)
 
     @contextmanager
@@ -395,6 +426,8 @@ def _print_rendered(reply: Reply) -> None:
         console.print(told)
     for line in _more_custom(reply):
         console.print(Text(line, style="dim"))
+    for line in _pressable(reply):
+        console.print(Text(line, style="bold"))
     for number, source in _footnotes(reply):
         console.print(Text(f"[{number}] {source}", style="dim"))
     console.print()
@@ -403,6 +436,14 @@ def _print_rendered(reply: Reply) -> None:
 def _rendered(text: str) -> Markdown:
     # A link's target is shown beside its text, which may come from any document.
     return Markdown(_clean(text), hyperlinks=False)
+
+
+def _pressable(reply: Reply) -> list[str]:
+    """Write a button as its number, which presses it, and what it says."""
+    return [
+        f"({number}) {' '.join(_clean(button.text).split())}"
+        for number, button in enumerate(reply.buttons, 1)
+    ]
 
 
 def _pictures(reply: Reply) -> list[str]:

@@ -58,7 +58,7 @@ class Dialogue:
         said = understood(turn.message)
         if said.command in self.plugins:
             return True
-        loop = state.begun(turn.slots, ()).loop
+        loop = state.begun(turn.slots, (), {}).loop
         in_a_form = loop in self.parts.config.forms and said.named is not None
         return in_a_form or self.parts.rules.match(said, by_meaning=False) is not None
 
@@ -142,7 +142,7 @@ class Dialogue:
         """Fill the slots that any message may fill, as far as they are right."""
         always = filling.always(self.parts.config.slots, doing.customer)
         found = {**always, **self._fitting(doing.customer.entities)}
-        if await doing.has(VALIDATE_SLOTS):
+        if await doing.may_have(VALIDATE_SLOTS):
             await doing.act(VALIDATE_SLOTS, "checks slots", _slot_events(found))
         else:
             self._fill(doing, found, "the message has it")

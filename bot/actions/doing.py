@@ -22,6 +22,7 @@ from bot.actions.rules import Rules, Understood, understood
 from bot.actions.runner import Ran, Runner
 from bot.actions.state import DialogueState
 from bot.actions_config import ActionsConfig
+from bot.errors import ActionError
 from bot.model import ActionRun, Turn
 
 MOST = 10  # in a turn, as in Rasa: actions may call each other in a circle
@@ -105,7 +106,7 @@ class Doing:
     def __post_init__(self) -> None:
         self.customer = understood(self.turn.message)
         events = tracker.events_of([*self.turn.history, self.turn.message])
-        self.state = state.begun({**self.initial, **self.turn.slots}, events)
+        self.state = state.begun(self.turn.slots, events, self.initial)
 
     @property
     def initial(self) -> dict[str, JsonValue]:
@@ -123,7 +124,7 @@ class Doing:
             return None
         return Acted(
             runs=tuple(self.runs),
-            slots=state.changes(self.turn.slots, self.state),
+            slots=state.changes(self.turn.slots, self.state, self.initial),
             said=tuple(self.said),
             asks=tuple(self.asks),
             generates=self.generates,
@@ -170,6 +171,17 @@ class Doing:
     async def has(self, name: str) -> bool:
         """Say whether anybody has an action; ActionError where that is not known."""
         return await self.parts.runner.place_of(name) is not None
+
+    async def may_have(self, name: str) -> bool:
+        """
+        Say whether anybody has an action that can be done without; a server that does
+        not say is a problem to be told, and no reason to fail.
+        """
+        try:
+            return await self.has(name)
+        except ActionError as error:
+            self.problems.append(str(error))
+            return False
 
     async def act(
         self, name: str, why: str, before: Sequence[JsonObject] = ()

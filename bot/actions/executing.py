@@ -18,6 +18,10 @@ from rasa_sdk.interfaces import Action, ActionExecutionRejection
 
 from bot.actions.answers import read, written
 
+# Characters of a stream that are shown while it grows: each piece shows all of it, and
+# platforms show less.
+LONGEST_SHOWN = 50_000
+
 
 class Executing:
     """One action, which may run many times at once."""
@@ -96,8 +100,9 @@ class Speaking:
         self._chunks.append(chunk)
         if chunk.get("text") is None or self._closed:
             return
-        self._text += f"{chunk['text']}"
-        self._stream(self._text)
+        if len(self._text) < LONGEST_SHOWN:
+            self._text += f"{chunk['text']}"
+            self._stream(self._text)
 
 
 def _whole(chunks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -109,11 +114,12 @@ def _whole(chunks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         return []
     whole: dict[str, Any] = {}
     further: list[dict[str, Any]] = []
+    texts: list[str] = []
     for chunk in chunks:
         for name, value in chunk.items():
             match name:
                 case "text":
-                    whole["text"] = f"{whole.get('text', '')}{value}"
+                    texts.append(f"{value}")
                 case "buttons" | "elements":
                     whole.setdefault(name, []).extend(value)
                 case "image" | "attachment" if name in whole:
@@ -122,4 +128,6 @@ def _whole(chunks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                     whole.setdefault("json_message", {}).update(value)
                 case _:
                     whole[name] = value
+    if texts:
+        whole["text"] = "".join(texts)
     return [whole, *further]

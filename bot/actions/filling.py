@@ -67,8 +67,8 @@ _NEGATIONS = _phrases("not, don't, nicht, pas, niet")
 _INTENTS: Mapping[str | None, bool] = {"affirm": True, "deny": False}  # as in Rasa
 _THUMBS: Mapping[str, bool] = {"👍": True, "👎": False}
 
-# Figures that are no part of a word, of a name such as LK-12, or of a longer number that
-# could not be read.
+# Figures that are no part of a word, of a name such as LK-12, or of a longer number
+# that could not be read.
 _FIGURES = re.compile(
     r"(?<!\w)(?<![^\W\d_]-)(?<!\d[.,])[-+−]?(?:\d++(?:[.,]\d++)*+|(?<!\.)\.\d++)(?!\w*\d)"
 )

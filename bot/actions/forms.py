@@ -180,7 +180,7 @@ async def _say_question(doing: Doing, form: str, slot: str) -> None:
     """The order is Rasa's: the form's own question first, and actions before texts."""
     why = f"{form} asks for {slot}"
     for of in (f"{form}_{slot}", slot):
-        if await doing.has(f"action_ask_{of}"):
+        if await doing.may_have(f"action_ask_{of}"):
             await doing.must(f"action_ask_{of}", why)
             return
         if doing.parts.responses.has(f"utter_ask_{of}"):

@@ -17,7 +17,9 @@ from pydantic import JsonValue
 from bot.actions.calls import JsonObject
 from bot.model import Event
 
-LOOP = "chorus:active_loop"  # no slot's name has a colon
+# No slot's name has a colon.
+LOOP = "chorus:active_loop"
+BEGUN = "chorus:begun"  # that the first values were set; what is cleared since, is gone
 REQUESTED = "requested_slot"  # Rasa's own name: actions set it
 STARTS_ANEW = frozenset({"restart", "session_started", "session_ended"})
 
@@ -41,10 +43,18 @@ class DialogueState:
         return slot if isinstance(slot, str) else None
 
 
-def begun(kept: Mapping[str, JsonValue], events: Sequence[JsonObject]) -> DialogueState:
-    """Return the state of a turn that begins with the slots that were kept."""
+def begun(
+    kept: Mapping[str, JsonValue],
+    events: Sequence[JsonObject],
+    initial: Mapping[str, JsonValue],
+) -> DialogueState:
+    """
+    Return the state of a turn that begins with the slots that were kept; in a new
+    conversation, with their first values.
+    """
     loop = kept.get(LOOP)
-    slots = {name: value for name, value in kept.items() if name != LOOP}
+    own = {name: value for name, value in kept.items() if name not in {LOOP, BEGUN}}
+    slots = own if BEGUN in kept else {**initial, **own}
     name = loop.get("name") if isinstance(loop, dict) else None
     return DialogueState(
         slots=slots, loop=name if isinstance(name, str) else None, events=events
@@ -75,13 +85,17 @@ def applied(
 
 
 def changes(
-    kept: Mapping[str, JsonValue], state: DialogueState
+    kept: Mapping[str, JsonValue],
+    state: DialogueState,
+    initial: Mapping[str, JsonValue],
 ) -> dict[str, JsonValue]:
     """Return what is to be kept otherwise than it was; None clears a slot."""
     loop: JsonValue = {"name": state.loop} if state.loop else None
     after = {name: value for name, value in state.slots.items() if value is not None}
     if loop is not None:
         after[LOOP] = loop
+    if initial:
+        after[BEGUN] = True
     gone: dict[str, JsonValue] = dict.fromkeys(kept.keys() - after.keys())
     return gone | {
         name: value
@@ -120,6 +134,6 @@ def _take_back(events: list[Event], kinds: set[str]) -> None:
 def _with_slot(
     state: DialogueState, name: JsonValue, value: JsonValue
 ) -> DialogueState:
-    if not isinstance(name, str) or name == LOOP:
+    if not isinstance(name, str) or name in {LOOP, BEGUN}:
         return state
     return replace(state, slots={**state.slots, name: value})

@@ -142,7 +142,10 @@ def _event(event: Event) -> JsonObject:
 
 
 def _user_event(event: Event) -> JsonObject:
-    parsed = _parsed(event, understood(event))
+    # A message is not read again: it was cleaned when it came, and names no intent.
+    is_message = event.kind == "message"
+    said = Understood(text=event.text) if is_message else understood(event)
+    parsed = _parsed(event, said)
     own = event.data.get("parse_data")  # an action put words into somebody's mouth
     return {
         "event": "user",

@@ -17,13 +17,13 @@ from types import TracebackType
 from typing import Any, Self
 
 import grpc
-from google.protobuf import empty_pb2  # type: ignore[import-untyped]  # no stubs
-from google.protobuf.json_format import (  # type: ignore[import-untyped]  # no stubs
+from google.protobuf import empty_pb2
+from google.protobuf.json_format import (
     Error,
     MessageToDict,
     Parse,
 )
-from grpc_health.v1 import (  # type: ignore[import-untyped]  # no stubs
+from grpc_health.v1 import (
     health,
     health_pb2,
     health_pb2_grpc,

@@ -125,7 +125,10 @@ def _responses(record: Record) -> list[JsonObject]:
 
 
 def metadata(record: Record) -> dict[str, JsonValue]:
-    """Return what a bot event of Rasa's keeps: how this reply came about."""
+    """
+    Return what a bot event of Rasa's keeps: how this reply came about. Passages are
+    named by the citations only: Rasa sends all of it with each later call.
+    """
     return {
         "turn": record.turn.id,
         "outcome": record.outcome,
@@ -133,15 +136,6 @@ def metadata(record: Record) -> dict[str, JsonValue]:
         "config": record.config,
         "candidates": [_candidate(one) for one in record.candidates],
         "citations": [_citation(one) for one in record.reply.citations],
-        "passages": [
-            {
-                "id": passage.id,
-                "source": passage.source,
-                "text": passage.text,
-                "score": _number(passage.score),
-            }
-            for passage in record.turn.passages
-        ],
     }
 
 

@@ -17,20 +17,13 @@ from pydantic import JsonValue
 
 from bot.actions.calls import JsonObject
 from bot.actions.responses import Responses, UnknownResponse
-from bot.actions_server.requests import Refused, WordingRequest
+from bot.actions_server.requests import WordingRequest
 from bot.actions_server.trackers import turn_of
 from bot.config import Config
 from bot.errors import place_of
 from bot.model import Turn
 
 logger = logging.getLogger(__name__)
-
-# What Rasa asks for by itself, whether anybody wrote it or not, and goes on without
-# (rasa/core/actions/action.py, `silent_fail`). After an error for utter_restart it does
-# not restart.
-UNASKED = frozenset(
-    {"utter_restart", "utter_back", "utter_default", "utter_ask_rephrase"}
-)
 
 
 class Worded(Protocol):
@@ -55,9 +48,11 @@ class Wordings:
     config: Config
 
     async def word(self, request: WordingRequest, *, reword: bool) -> JsonObject:
-        """Return the response in Rasa's format; raises Refused for an unknown one."""
-        if request.response in UNASKED and not self.responses.has(request.response):
-            return _answer({}, "")
+        """
+        Return the response in Rasa's format. One that nobody wrote says nothing: after
+        an error Rasa 3.6 drops what the action did, takes a form for filled and does
+        not restart; and it asks for some (utter_restart) whether they are there or not.
+        """
         turn = turn_of(request.tracker, request.sender, self.config.conversation)
         try:
             rendered = self.responses.render(
@@ -68,7 +63,8 @@ class Wordings:
                 seed=turn.seed,
             )
         except UnknownResponse as unknown:
-            raise Refused("missing", str(unknown)) from None
+            logger.warning("nothing is said: %s", unknown)
+            return _answer({}, "")
         for problem in rendered.problems:
             logger.warning("%s", problem)
         text = rendered.response.get("text")

@@ -73,7 +73,6 @@ CONFIG = ActionsConfig.model_validate(
 FOUND: JsonObject = {"order": "12", "quantity": "3", "pleased": "no"}
 AS_IT_CAME: JsonObject = {"as_it_came": [5, 5.0, -(2**64), "急件 🎁", None]}
 
-
 # What an action came to: its answer, or how it failed and why.
 Outcome = ActionAnswer | tuple[str, str]
 

@@ -254,6 +254,16 @@ class Streams(Named):
         return []
 
 
+class StreamsMuch(Named):
+    """Says more than anybody reads."""
+
+    async def run(self, dispatcher: Any, tracker: Any, domain: Any) -> Events:
+        for _ in range(100):
+            await dispatcher.stream_chunk(text="x" * 1000)
+        await dispatcher.stream_end()
+        return []
+
+
 class StreamsOn(Named):
     """Goes on streaming after nobody listens any more."""
 

@@ -95,7 +95,6 @@ class ValidateReturn(FormValidationAction):
             raise ActionExecutionRejection("validate_return_form")
         return {"order_number": value}
 
-
     def extract_photo(
         self, dispatcher: CollectingDispatcher, tracker: Tracker, domain: Domain
     ) -> dict[str, Any]:

@@ -73,7 +73,7 @@ CONFIG: dict[str, Any] = {
 
 @dataclass
 class Talk:
-    """A conversation with a dialogue: slots and log are kept as the store keeps them."""
+    """A conversation: slots and log are kept as the store keeps them."""
 
     dialogue: Dialogue
     slots: dict[str, JsonValue] = field(default_factory=dict)
@@ -292,7 +292,9 @@ async def test_an_action_may_leave_the_answer_to_knowledge(talk: Talk) -> None:
 
     assert talk.acted is not None
     assert talk.acted.generates
-    assert [one.reply.text for one in talk.acted.said if one.reply] == ["done: generate"]
+    assert [one.reply.text for one in talk.acted.said if one.reply] == [
+        "done: generate"
+    ]
 
 
 # What goes wrong
@@ -331,9 +333,9 @@ async def test_a_form_asks_takes_and_submits(talk: Talk) -> None:
     assert await talk.says("/return") == "Which order?"
     assert await talk.says("it is LK-771204") == "Why?"
     assert talk.acted is not None
-    assert [b.text for one in talk.acted.asks if one.reply for b in one.reply.buttons] == [
-        "Damaged"
-    ]
+    assert [
+        b.text for one in talk.acted.asks if one.reply for b in one.reply.buttons
+    ] == ["Damaged"]
 
     said = await talk.says("too big")
 
@@ -463,7 +465,9 @@ async def test_slots_that_any_message_fills_are_validated_by_rasas_action() -> N
 # The model's choice
 
 TOOLS = {"action_status": {"description": "where an order is", "slots": ["size"]}}
-CALL = '<tool_call>{"name": "action_status", "arguments": {"size": "small"}}</tool_call>'
+CALL = (
+    '<tool_call>{"name": "action_status", "arguments": {"size": "small"}}</tool_call>'
+)
 
 
 async def test_the_model_may_call_an_action() -> None:

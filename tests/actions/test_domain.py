@@ -118,7 +118,7 @@ def test_responses_are_told_with_what_they_have() -> None:
 
 
 def test_rasa_sdks_validations_find_their_slots_in_it() -> None:
-    class OfTheForm(FormValidationAction):  # type: ignore[misc]  # theirs has no types
+    class OfTheForm(FormValidationAction):
         def name(self) -> str:
             return "validate_returns"
 

@@ -391,6 +391,18 @@ async def test_a_stream_is_heard_as_it_grows_and_becomes_one_response_in_its_pla
     ]
 
 
+async def test_of_a_stream_without_an_end_only_so_much_is_shown_as_it_grows(
+    place: Place, call: Call
+) -> None:
+    action = place("StreamsMuch")
+    heard: list[str] = []
+
+    answer = await action.run(call(action.name), heard.append)
+
+    assert max(map(len, heard)) == 50_000
+    assert answer.responses[0]["text"] == "x" * 100_000
+
+
 async def test_nobody_hears_what_an_action_streams_that_nobody_waits_for(
     place: Place, call: Call
 ) -> None:

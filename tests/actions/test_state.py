@@ -28,33 +28,33 @@ def logged(*kinds: EventKind) -> list[Event]:
 
 
 def test_a_slot_is_set_and_cleared() -> None:
-    state = begun({"size": "large"}, ())
+    state = begun({"size": "large"}, (), {})
 
     state = after(state, {"event": "slot", "name": "size", "value": None})
 
-    assert changes({"size": "large"}, state) == {"size": None}
+    assert changes({"size": "large"}, state, {}) == {"size": None}
 
 
 def test_only_what_changed_is_kept_anew() -> None:
     kept: dict[str, JsonValue] = {"size": "large", "city": "Cork"}
 
-    state = after(begun(kept, ()), {"event": "slot", "name": "size", "value": 7})
+    state = after(begun(kept, (), {}), {"event": "slot", "name": "size", "value": 7})
 
-    assert changes(kept, state) == {"size": 7}
+    assert changes(kept, state, {}) == {"size": 7}
 
 
 def test_an_open_form_is_kept_beside_the_slots_and_not_shown_as_one() -> None:
-    state = after(begun({}, ()), {"event": "active_loop", "name": "return_form"})
+    state = after(begun({}, (), {}), {"event": "active_loop", "name": "return_form"})
 
-    kept = changes({}, state)
+    kept = changes({}, state, {})
 
     assert kept == {LOOP: {"name": "return_form"}}
-    assert begun(kept, ()) == DialogueState(loop="return_form")
+    assert begun(kept, (), {}) == DialogueState(loop="return_form")
 
 
 def test_closing_a_form_takes_back_what_it_asked_for() -> None:
     state = after(
-        begun({}, ()),
+        begun({}, (), {}),
         {"event": "active_loop", "name": "return_form"},
         {"event": "slot", "name": "requested_slot", "value": "reason"},
         {"event": "active_loop", "name": None},
@@ -66,7 +66,7 @@ def test_closing_a_form_takes_back_what_it_asked_for() -> None:
 @pytest.mark.parametrize("kind", ["restart", "session_started", "session_ended"])
 def test_a_new_beginning_leaves_the_first_values_and_no_form(kind: str) -> None:
     state = after(
-        begun({"city": "Cork"}, ()),
+        begun({"city": "Cork"}, (), {}),
         {"event": "active_loop", "name": "return_form"},
         {"event": kind},
     )
@@ -77,7 +77,7 @@ def test_a_new_beginning_leaves_the_first_values_and_no_form(kind: str) -> None:
 
 def test_resetting_slots_leaves_the_form_open() -> None:
     state = after(
-        begun({"city": "Cork"}, ()),
+        begun({"city": "Cork"}, (), {}),
         {"event": "active_loop", "name": "return_form"},
         {"event": "reset_slots"},
     )
@@ -87,14 +87,16 @@ def test_resetting_slots_leaves_the_form_open() -> None:
 
 
 def test_no_action_can_set_what_keeps_the_open_form() -> None:
-    state = after(begun({}, ()), {"event": "slot", "name": LOOP, "value": {"name": "x"}})
+    state = after(
+        begun({}, (), {}), {"event": "slot", "name": LOOP, "value": {"name": "x"}}
+    )
 
-    assert changes({}, state) == {}
+    assert changes({}, state, {}) == {}
 
 
 @pytest.mark.parametrize("value", [None, "form", {"name": 7}, {}])
 def test_what_was_kept_of_a_form_and_is_none_opens_none(value: JsonValue) -> None:
-    assert begun({LOOP: value}, ()).loop is None
+    assert begun({LOOP: value}, (), {}).loop is None
 
 
 def test_what_stood_before_a_restart_counts_no_more() -> None:
@@ -119,3 +121,18 @@ def test_a_rewind_with_nothing_before_it_takes_back_nothing() -> None:
     log = logged("rewind", "message")
 
     assert [event.id for event in what_counts(log)] == ["1"]
+
+
+def test_a_first_value_that_was_cleared_stays_cleared() -> None:
+    new = begun({}, (), INITIAL)
+    kept = changes({}, new, INITIAL)
+    cleared = after(
+        begun(kept, (), INITIAL), {"event": "slot", "name": "size", "value": None}
+    )
+
+    changed = changes(kept, cleared, INITIAL)
+
+    left = {name: value for name, value in kept.items() if name not in changed}
+    assert new.slots == INITIAL
+    assert changed == {"size": None}
+    assert begun(left, (), INITIAL).slots == {}

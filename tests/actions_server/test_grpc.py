@@ -14,11 +14,11 @@ from typing import Any
 import grpc
 import pytest
 import rasa_sdk
-from google.protobuf.json_format import (  # type: ignore[import-untyped]  # no stubs
+from google.protobuf.json_format import (
     MessageToDict,
     ParseDict,
 )
-from grpc_health.v1 import (  # type: ignore[import-untyped]  # no stubs
+from grpc_health.v1 import (
     health_pb2,
     health_pb2_grpc,
 )

@@ -6,23 +6,25 @@ import asyncio
 import gzip
 import json
 import logging
+import threading
+import tracemalloc
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import orjson
 import pytest
+from yarl import URL
 
 from bot.actions import places
 from bot.actions.calls import ActionAnswer, ActionCall
 from bot.actions_config import ActionsConfig
-from bot.actions_server.replying import metadata
+from bot.actions_server.bodies import BODY_S, WAYS, Unread, inflated
 from bot.actions_server.requests import LARGEST
 from bot.errors import ActionError, ActionFault
-from bot.model import Button, Candidate, Citation, Reply
-from bot.testing.makers import a_passage, a_turn
+from bot.model import Button, Candidate, Citation, Record, Reply, Turn
 from tests.actions_server.rasa import (
     SECRET,
     TOKEN,
@@ -106,7 +108,6 @@ async def test_a_reply_comes_with_its_candidates_scores_and_citations() -> None:
         "citations": [
             {"source": "refunds.md", "passage": "p1", "title": "Refunds", "url": ""}
         ],
-        "passages": [],
     }
 
 
@@ -265,15 +266,20 @@ async def test_what_goes_wrong_with_an_action_is_told_without_a_word_of_the_requ
     assert SECRET not in answered[1]["error"] + caplog.text
 
 
-async def test_an_error_of_ours_is_told_without_what_it_says(
+class Mistaken(FakeAnswers):
+    async def answer(
+        self, turn: Turn, cancelled: threading.Event, show: Callable[[str], None]
+    ) -> Record:
+        raise RuntimeError(SECRET)
+
+
+async def test_an_answerers_mistake_is_told_without_what_it_says(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    actions = FakeActions({"action_x": lambda _: RuntimeError(SECRET)})
+    async with served(a_service(Mistaken(a_record()))) as rasa:
+        status, answer = await rasa.post("/webhook", a_call())
 
-    async with served(a_service(actions=actions)) as rasa:
-        status, answer = await rasa.post("/webhook", a_call("action_x"))
-
-    assert (status, answer["action_name"]) == (500, "action_x")
+    assert (status, answer["action_name"]) == (500, "action_generate_reply")
     assert SECRET not in answer["error"] + caplog.text
     assert "RuntimeError at" in caplog.text
 
@@ -374,8 +380,11 @@ async def test_a_body_may_be_deflated(encoding: str, encoded: Any) -> None:
     assert answer["responses"][0]["text"] == "Five days."
 
 
+WHOLE = zlib.compress(orjson.dumps(a_call()))
+
+
 @pytest.mark.parametrize("encoding", ["deflate", "gzip"])
-@pytest.mark.parametrize("body", [b"", b"no deflate", zlib.compress(b"x" * 99)[:-3]])
+@pytest.mark.parametrize("body", [b"", b"no deflate", WHOLE[:-3], WHOLE + b"more"])
 async def test_what_is_not_deflated_as_it_says_is_refused(
     encoding: str, body: bytes
 ) -> None:
@@ -394,6 +403,33 @@ async def test_a_few_bytes_do_not_become_gigabytes(encoded: Any) -> None:
 
     assert len(bomb) < LARGEST / 100
     assert (status, answer.keys()) == (413, {"error"})
+
+
+def test_a_bomb_is_not_held_in_memory() -> None:
+    deflating = zlib.compressobj()
+    parts = [deflating.compress(bytes(LARGEST)) for _ in range(8)]
+    bomb = b"".join([*parts, deflating.flush()])
+    tracemalloc.start()
+
+    with pytest.raises(Unread):
+        inflated(bomb, WAYS["deflate"])
+
+    assert tracemalloc.get_traced_memory()[1] < 3 * LARGEST
+    tracemalloc.stop()
+
+
+async def test_a_body_that_says_it_is_too_large_is_not_waited_for() -> None:
+    async with served(a_service()) as rasa:
+        url = URL(rasa.server.url)
+        reader, writer = await asyncio.open_connection(url.host, url.port)
+        head = f"POST /webhook HTTP/1.1\r\nHost: x\r\nContent-Length: {LARGEST + 1}"
+        writer.write(f"{head}\r\n\r\n".encode())
+        async with asyncio.timeout(BODY_S / 2):
+            answered = await reader.readline()
+        writer.close()
+        await writer.wait_closed()
+
+    assert answered.split()[1] == b"413"
 
 
 async def test_the_largest_body_is_read_and_no_larger_one() -> None:
@@ -572,13 +608,3 @@ async def test_pictures_and_json_of_a_reply_are_responses() -> None:
     first, second = answer["responses"]
     assert (first["image"], first["custom"]) == ("https://a/1.png", {"a": 1})
     assert second == {"image": "https://a/2.png"}
-
-
-def test_passages_are_kept_with_their_sources() -> None:
-    turn = a_turn(passages=[a_passage("Five days.", score=0.5)])
-
-    kept = metadata(a_record(turn=turn))["passages"]
-
-    assert kept == [
-        {"id": "p1", "source": "refunds.md", "text": "Five days.", "score": 0.5}
-    ]

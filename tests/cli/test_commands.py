@@ -280,6 +280,7 @@ def test_ask_json_is_the_contract() -> None:
         "why",
         "passages",
         "ms",
+        "actions",
     ]
     assert printed["reply"]["citations"][0] == {"source": "refunds.md", "passage": "p1"}
     assert printed["candidates"] == [

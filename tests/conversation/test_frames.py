@@ -44,7 +44,7 @@ class Writing:
         self.replies: asyncio.Queue[str] = asyncio.Queue()
 
     async def answer(
-        self, turn: Turn, cancelled: threading.Event, show: Show
+        self, turn: Turn, cancelled: threading.Event, show: Show, acting: object
     ) -> Record:
         self.shows.put_nowait(show)
         reply = Reply(text=await self.replies.get())

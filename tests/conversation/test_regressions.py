@@ -624,7 +624,11 @@ async def test_a_reply_for_another_processs_connector_gets_there_within_a_few_tr
 ) -> None:
     await answered(bot, said("hello", "b"))
     bot.connector = here = Reaches("a")
-    roles = {"roles": ["connectors"], "alone": False, "sleep": asyncio.sleep}
+    roles: Mapping[str, Any] = {
+        "roles": ["connectors"],
+        "alone": False,
+        "sleep": asyncio.sleep,
+    }
 
     async with settings_of(server) as other, bot.manager(**roles):
         await until(lambda: here.asked)
