@@ -220,7 +220,10 @@ class Answerer:
         self, pipeline: Pipeline, progress: _Progress, watch: Watch
     ) -> Acted | None:
         """Let actions answer; None where the message is for none of them."""
-        if self.dialogue is None or self.background:
+        if self.background:
+            return None
+        if self.dialogue is None:
+            _check_asks(progress.turn)
             return None
 
         async def generate(request: GenerationRequest) -> list[Candidate]:
@@ -235,9 +238,8 @@ class Answerer:
             await self.dialogue.answer(doing, generate)
         acted = doing.acted()
         if acted is None:
-            if progress.turn.message.kind == "message":
-                return None
-            raise TurnError("no action is there for it; see actions.rules")
+            _check_asks(progress.turn)
+            return None
         progress.problems += acted.problems
         if acted.problem:
             error = TurnError(acted.problem)
@@ -248,11 +250,9 @@ class Answerer:
         self, pipeline: Pipeline, progress: _Progress, acted: Acted, watch: Watch
     ) -> Record:
         """Return what actions said, or the apology, as the turn's record."""
-        said = [*acted.said, *acted.asks]
         if acted.problem:
-            apology = Said(reply=Reply(text=self._replies(progress).apology))
-            record = self._record(progress, "failed", Reply(text=""), acted.problem)
-            return replace(record, reply=_joined([*acted.said, apology]))
+            return self._ended(progress, "failed", acted.problem)
+        said = [*acted.said, *acted.asks]
         record = self._record(progress, "acted", _joined(said), acted.why)
         to_word = [one.reply for one in said if one.reword and one.reply]
         if not to_word:
@@ -585,8 +585,12 @@ class Answerer:
 
     def _ended(self, progress: _Progress, outcome: Outcome, why: str) -> Record:
         replies = self._replies(progress)
-        text = replies.cancelled if outcome == "cancelled" else replies.apology
-        return self._record(progress, outcome, Reply(text=text), why)
+        if outcome == "cancelled":
+            reply = Reply(text=replies.cancelled)
+        else:  # what an action said it has done is done
+            said = progress.doing.said if progress.doing else ()
+            reply = _joined([*said, Said(reply=Reply(text=replies.apology))])
+        return self._record(progress, outcome, reply, why)
 
     def _replies(self, progress: _Progress) -> RepliesConfig:
         return self.config.replies_for(progress.turn.message.address)
@@ -606,6 +610,12 @@ class Answerer:
             actions=acted.runs if acted else (),
             slots=acted.slots if acted else {},
         )
+
+
+def _check_asks(turn: Turn) -> None:
+    """Raise TurnError where there is nothing that knowledge could answer."""
+    if turn.message.kind != "message":
+        raise TurnError("no action is there for it; see actions.rules")
 
 
 def _joined(said: Sequence[Said]) -> Reply:

@@ -225,6 +225,16 @@ class Status(Action):
         return []
 
 
+class Follows(Action):
+    """Is followed by `Does`."""
+
+    def name(self) -> str:
+        return "action_follows"
+
+    def run(self, dispatcher: Any, tracker: Any, domain: Any) -> Any:
+        return [SlotSet("note", "of the first"), FollowupAction("action_does")]
+
+
 class Worded(Action):
     """Says what is to be worded; "word buttons" with a button under it."""
 

@@ -194,9 +194,7 @@ async def test_a_failing_action_is_counted_as_one_and_as_a_failed_turn() -> None
             metrics.reading(
                 "chorus_actions_total", action="action_does", outcome="crashed"
             ),
-            metrics.reading(
-                "chorus_turns_total", platform="memory", outcome="failed"
-            ),
+            metrics.reading("chorus_turns_total", platform="memory", outcome="failed"),
         )
 
     crashes, turns = counted()
@@ -254,7 +252,9 @@ async def test_where_no_candidate_keeps_what_it_must_the_action_is_quoted() -> N
     assert record.reply.text == SAID
     assert record.reply.images == ("https://shop.example/a.png",)
     assert record.chosen is None
-    assert all((one.dropped or "").startswith("rewording: ") for one in record.candidates)
+    assert all(
+        (one.dropped or "").startswith("rewording: ") for one in record.candidates
+    )
     assert "no candidate kept what it has to keep" in record.why
 
 
@@ -360,7 +360,7 @@ async def test_a_turn_stopped_in_an_action_keeps_what_those_before_it_did(
     actions = {
         "sources": [
             *real_actions.ACTIONS["sources"],
-            {"use": f"{__name__}:Follows"},
+            {"use": "tests.real_actions:Follows"},
         ],
         "rules": [{"run": "action_follows", "pattern": "^do"}],
     }
@@ -378,19 +378,6 @@ async def test_a_turn_stopped_in_an_action_keeps_what_those_before_it_did(
     assert record.slots == {"note": "of the first"}
 
 
-class Follows(real_actions.Action):  # type: ignore[misc]  # rasa-sdk has no types
-    """Is followed by an action that waits."""
-
-    def name(self) -> str:
-        return "action_follows"
-
-    def run(self, dispatcher: Any, tracker: Any, domain: Any) -> Any:
-        return [
-            real_actions.SlotSet("note", "of the first"),
-            real_actions.FollowupAction("action_does"),
-        ]
-
-
 # Who may act
 
 
@@ -403,9 +390,7 @@ async def test_a_turn_in_the_background_runs_no_action(
 ) -> None:
     model = ScriptedLanguageModel(["Five days."])
 
-    record = await answered(
-        a_message(question, slots=slots), model, background=True
-    )
+    record = await answered(a_message(question, slots=slots), model, background=True)
 
     assert (record.outcome, record.reply.text) == ("answered", "Five days.")
     assert (record.actions, record.slots) == ((), {})
@@ -449,9 +434,7 @@ async def test_without_actions_what_is_no_message_fails_and_tells(
     answerer = an_answerer(CONFIG, ScriptedLanguageModel([]), plugins=hears.plugins)
     without = replace(answerer, dialogue=None)
 
-    record = await without.answer(
-        a_turn(message=message), threading.Event(), print
-    )
+    record = await without.answer(a_turn(message=message), threading.Event(), print)
 
     assert (record.outcome, record.reply.text) == ("failed", CONFIG.replies.apology)
     assert "actions.rules" in record.why
@@ -497,7 +480,12 @@ async def test_a_streaming_action_is_shown_as_it_grows(world: World) -> None:
 
 @pytest.mark.parametrize(
     "question",
-    ["where is LK-771204?", "do crash over Ms Secret", "do remind wrongly", "do nothing"],
+    [
+        "where is LK-771204?",
+        "do crash over Ms Secret",
+        "do remind wrongly",
+        "do nothing",
+    ],
 )
 async def test_the_logs_of_a_turn_with_actions_hold_no_message_text(
     question: str, caplog: pytest.LogCaptureFixture
