@@ -319,6 +319,8 @@ class App:
         divided = self.config.experiment
         if divided is None:
             return {BASE: self.answerer(retriever)}
+        for app in arms.values():
+            app._dialogue = self.dialogue()  # noqa: SLF001 (of its own class)
         return {
             name: replace(app.answerer(retriever), arm=experiment.label(divided, name))
             for name, app in {BASE: self, **arms}.items()
