@@ -65,12 +65,14 @@ ACTIONS: Mapping[str, Any] = {
     "sources": [
         {"use": "tests.real_actions:Does"},
         {"use": "tests.real_actions:Status"},
+        {"use": "tests.real_actions:Follows"},
         {"use": "tests.real_actions:Worded", "reword": True},
     ],
     "slots": {"order": {"pattern": r"LK-\d{6}", "always": True}, "note": {}},
     "rules": [
         {"run": "action_status", "command": "order", "pattern": "where is"},
         {"run": "action_does", "pattern": "^do ", "command": "do"},
+        {"run": "action_follows", "pattern": "^chain "},
         {"run": "action_worded", "pattern": "^word "},
         {"run": "utter_worded", "keywords": ["template"]},
         {"run": "note_form", "command": "note", "pattern": "^take a note"},
@@ -95,10 +97,14 @@ ACTIONS: Mapping[str, Any] = {
 
 @dataclass
 class World:
-    """What lies outside: the actions that began, and a gate that `wait` waits at."""
+    """
+    What lies outside: what actions have `done`, whether one has `begun` to wait, the
+    gate at which it does, and `steps`, one for each chunk after the first.
+    """
 
     begun: threading.Event = field(default_factory=threading.Event)
     go: threading.Event = field(default_factory=threading.Event)
+    steps: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     done: list[str] = field(default_factory=list)
 
 
@@ -109,6 +115,7 @@ def a_new_world() -> World:
     """Begin again; whoever still waits in the old one goes on."""
     WORLD.go.set()
     WORLD.begun, WORLD.go = threading.Event(), threading.Event()
+    WORLD.steps = threading.Semaphore(0)
     WORLD.done.clear()
     return WORLD
 
@@ -118,8 +125,8 @@ class Does(Action):
         return "action_does"
 
     def run(self, dispatcher: Any, tracker: Any, domain: Any) -> Any:
-        said = tracker.latest_message["text"].removeprefix("/")
-        wants = said.removeprefix("do ")
+        said = tracker.latest_message["text"]
+        wants = said.partition(" ")[2]
         WORLD.done.append(wants)
         match wants.split()[0]:
             case "crash":
@@ -151,10 +158,9 @@ class Does(Action):
 
     async def _stream(self, dispatcher: Any) -> Any:
         await dispatcher.stream_start()
-        await dispatcher.stream_chunk(text="One")
-        WORLD.begun.set()
-        WORLD.go.wait(30)
-        await dispatcher.stream_chunk(text=" and two.")
+        for chunk in ("One", " and two", " and three."):
+            await dispatcher.stream_chunk(text=chunk)
+            WORLD.steps.acquire(timeout=30)
         await dispatcher.stream_end()
         return [SlotSet("note", "streamed")]
 

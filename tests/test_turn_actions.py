@@ -357,16 +357,7 @@ async def test_a_turn_stopped_in_an_action_keeps_what_those_before_it_did(
     world: World,
 ) -> None:
     cancelled = threading.Event()
-    actions = {
-        "sources": [
-            *real_actions.ACTIONS["sources"],
-            {"use": "tests.real_actions:Follows"},
-        ],
-        "rules": [{"run": "action_follows", "pattern": "^do"}],
-    }
-    acting = asyncio.create_task(
-        answered("do wait", cancelled=cancelled, config=a_config(actions))
-    )
+    acting = asyncio.create_task(answered("chain wait", cancelled=cancelled))
     await asyncio.to_thread(world.begun.wait, 10)
 
     cancelled.set()
@@ -469,13 +460,13 @@ async def test_plugins_are_not_asked_of_commands() -> None:
 
 
 async def test_a_streaming_action_is_shown_as_it_grows(world: World) -> None:
-    world.go.set()
+    world.steps.release(3)
     shown: list[str] = []
 
     record = await answered("do stream", shown=shown)
 
-    assert shown == ["One", "One and two."]
-    assert record.reply.text == "One and two."
+    assert shown == ["One", "One and two", "One and two and three."]
+    assert record.reply.text == shown[-1]
 
 
 @pytest.mark.parametrize(

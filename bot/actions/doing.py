@@ -147,12 +147,13 @@ class Doing:
 
     async def drain(self, start: StartsForms) -> None:
         """Do what is in line, and what that puts in line."""
-        while self._next and not self.problem:
-            name, why = self._next.popleft()
-            if len(self.runs) >= MOST:
-                self.problem = f"{MOST} actions ran already, and {name!r} would be next"
+        for _ in range(MOST):
+            if not self._next or self.problem:
                 return
-            await self._one(name, why, start)
+            await self._one(*self._next.popleft(), start)
+        if self._next and not self.problem:
+            name, _ = self._next[0]
+            self.problem = f"{MOST} actions ran already, and {name!r} would be next"
 
     async def _one(self, name: str, why: str, start: StartsForms) -> None:
         if name == LISTEN:

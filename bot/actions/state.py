@@ -55,9 +55,13 @@ def begun(
     loop = kept.get(LOOP)
     own = {name: value for name, value in kept.items() if name not in {LOOP, BEGUN}}
     slots = own if BEGUN in kept else {**initial, **own}
-    name = loop.get("name") if isinstance(loop, dict) else None
+    kept_loop = loop if isinstance(loop, dict) else {}
+    name = kept_loop.get("name")
     return DialogueState(
-        slots=slots, loop=name if isinstance(name, str) else None, events=events
+        slots=slots,
+        loop=name if isinstance(name, str) else None,
+        interrupted=kept_loop.get("interrupted") is True,
+        events=events,
     )
 
 
@@ -90,10 +94,9 @@ def changes(
     initial: Mapping[str, JsonValue],
 ) -> dict[str, JsonValue]:
     """Return what is to be kept otherwise than it was; None clears a slot."""
-    loop: JsonValue = {"name": state.loop} if state.loop else None
     after = {name: value for name, value in state.slots.items() if value is not None}
-    if loop is not None:
-        after[LOOP] = loop
+    if state.loop is not None:
+        after[LOOP] = {"name": state.loop, "interrupted": state.interrupted}
     if initial:
         after[BEGUN] = True
     gone: dict[str, JsonValue] = dict.fromkeys(kept.keys() - after.keys())

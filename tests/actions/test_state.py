@@ -48,7 +48,7 @@ def test_an_open_form_is_kept_beside_the_slots_and_not_shown_as_one() -> None:
 
     kept = changes({}, state, {})
 
-    assert kept == {LOOP: {"name": "return_form"}}
+    assert kept == {LOOP: {"name": "return_form", "interrupted": False}}
     assert begun(kept, (), {}) == DialogueState(loop="return_form")
 
 
