@@ -584,13 +584,20 @@ class Answerer:
         return self._record(progress, "declined", reply, why)
 
     def _ended(self, progress: _Progress, outcome: Outcome, why: str) -> Record:
-        replies = self._replies(progress)
         if outcome == "cancelled":
-            reply = Reply(text=replies.cancelled)
-        else:  # what an action said it has done is done
-            said = progress.doing.said if progress.doing else ()
-            reply = _joined([*said, Said(reply=Reply(text=replies.apology))])
+            reply = Reply(text=self._replies(progress).cancelled)
+        else:
+            reply = self._apology(progress)
         return self._record(progress, outcome, reply, why)
+
+    def _apology(self, progress: _Progress) -> Reply:
+        """Say what actions have said, because it is done, and then that it failed."""
+        apology = Reply(text=self._replies(progress).apology)
+        said = progress.doing.said if progress.doing else ()
+        try:
+            return _joined([*said, Said(reply=apology)])
+        except TypeError:  # a plugin's reply, whose types nobody has checked
+            return apology
 
     def _replies(self, progress: _Progress) -> RepliesConfig:
         return self.config.replies_for(progress.turn.message.address)

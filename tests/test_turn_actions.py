@@ -304,7 +304,7 @@ async def test_a_question_in_a_form_is_answered_and_then_the_form_asks() -> None
     assert record.reply.text == "Five days.\n\nWhat shall I note?"
     assert [one.source for one in record.reply.citations] == ["refunds.md"]
     assert names(record) == ["note_form", "utter_ask_note"]
-    assert record.slots == {"requested_slot": "note"}
+    assert record.slots["requested_slot"] == "note"
 
 
 async def test_a_question_that_nothing_answers_leaves_only_what_the_form_asks() -> None:

@@ -8,6 +8,7 @@ or of how an action runs.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -25,6 +26,8 @@ from bot.model import Candidate, Turn
 # As Rasa calls what fills slots, and what checks them.
 EXTRACT_SLOTS = "action_extract_slots"
 VALIDATE_SLOTS = "action_validate_slot_mappings"
+
+logger = logging.getLogger(__name__)
 
 Generate = Callable[[GenerationRequest], Awaitable[list[Candidate]]]
 
@@ -109,15 +112,22 @@ class Dialogue:
         elif form is not None:
             doing.generates = filling.is_question(customer.text)
         elif customer.named is not None:
-            doing.problem = (
-                f"no rule runs anything for the intent {customer.named!r}; write one "
-                "under actions.rules"
-            )
+            self._nobody_for(doing, customer.named)
         else:
             if self.parts.config.by_model:
                 await self._choose(doing, generate)
             # That a slot was filled is no answer.
             doing.generates = bool(doing.runs) and not doing.has_more
+
+    def _nobody_for(self, doing: Doing, intent: str) -> None:
+        """A button that leads nowhere is a failure; of a reminder nobody has asked."""
+        told = f"no rule runs anything for the intent {intent!r}; write one under "
+        if doing.turn.message.kind == "intent":
+            logger.warning("a reminder is dropped: %sactions.rules", told)
+            doing.why = "a reminder came due"
+            doing.problems.append(f"{told}actions.rules")
+        else:
+            doing.problem = f"{told}actions.rules"
 
     async def _match(self, doing: Doing) -> Match | None:
         """The embedder computes, so it is waited for on a thread."""

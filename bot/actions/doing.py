@@ -99,6 +99,7 @@ class Doing:
     said: list[Said] = field(default_factory=list)
     asks: list[Said] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    _began: str = ""
     _next: deque[tuple[str, str]] = field(default_factory=deque)
     _rules_used: set[int] = field(default_factory=set)
     _is_marked: bool = False
@@ -128,7 +129,7 @@ class Doing:
             said=tuple(self.said),
             asks=tuple(self.asks),
             generates=self.generates,
-            why=self.why,
+            why=self.why or self._began,
             problem=self.problem,
             problems=tuple(self.problems),
         )
@@ -162,6 +163,9 @@ class Doing:
             self.generates = True
         elif name in _EVENTS_OF:
             self.note(name, why, _EVENTS_OF[name])
+            utter = name.replace("action", "utter", 1)
+            if self.parts.responses.has(utter):
+                self.say(utter, why)
         elif name in self.parts.config.forms:
             await start(self, name, why)
         elif self.parts.responses.has(name):
@@ -191,7 +195,7 @@ class Doing:
         Run an action on the state, with the events `before` at its end; apply what it
         did, keep what it said. Return how it failed, None where it did not.
         """
-        self.why = self.why or why
+        self._began = self._began or why
         await self._mark()
         # As Rasa does: what is to be checked is in the slots, and last in the events.
         at_hand = self.state
@@ -237,15 +241,17 @@ class Doing:
         self.runs.append(
             ActionRun(name=name, trigger=why, events=tuple(events), said=texts)
         )
-        self.why = self.why or why
+        self._began = self._began or why
         if said is not None:
             self.said.append(said)
         self._apply(name, events)
 
     def say(self, name: str, why: str) -> None:
-        """Say a response of the configuration."""
+        """Say a response of the configuration; it must have words."""
         said = self.heard([{"response": name}])
         self.note(name, why, (), said)
+        if said.reply is None and said.problems:
+            self.problem = said.problems[0]
 
     def heard(self, responses: Sequence[JsonObject]) -> Said:
         """Return what responses come to as a reply, and note what is wrong with it."""

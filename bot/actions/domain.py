@@ -31,7 +31,7 @@ def domain_of(actions: ActionsConfig, names: Sequence[str]) -> JsonObject:
         "version": "3.1",
         "session_config": {
             "session_expiration_time": 60,
-            "carry_over_slots_to_new_session": True,
+            "carry_over_slots_to_new_session": False,
         },
         "intents": list(_intents(actions)),
         "entities": list(_entities(actions)),

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from bot.actions.calls import ActionPlace
+from bot.actions.doing import CORE
 from bot.actions.in_process import InProcess
 from bot.actions.plugin_place import PluginPlace
 from bot.actions.remote import Remote
@@ -28,7 +29,7 @@ def load(
     """
     places: list[ActionPlace] = []
     problems: list[str] = []
-    owners: dict[str, str] = {}
+    owners = dict.fromkeys(CORE, "the core")
     threads = ActionThreads()
     for number, source in enumerate(config.sources):
         at = f"actions.sources[{number}]"
@@ -82,4 +83,4 @@ def _claimed(names: Iterable[str], at: str, owners: dict[str, str]) -> Iterable[
     for name in names:
         owner = owners.setdefault(name, at)
         if owner != at:
-            yield f"{at}: {owner} has an action {name!r} already; keep one of them"
+            yield f"{at}: {owner} has an action {name!r} already; give it another name"

@@ -3,8 +3,9 @@ What a conversation's events add up to: slots, the open form, what still counts.
 
 Pure functions. An open form is kept among the slots, under a name that no slot has,
 so that it is kept, expires and is erased with them. Events mean what they mean in Rasa
-3.6 (rasa/shared/core/events.py), except that a session that ended is followed by a new
-one as soon as the customer writes again.
+3.6 (rasa/shared/core/events.py), with two exceptions: a session that ended is followed
+by a new one as soon as the customer writes again, and what is taken back (`rewind`,
+`undo`) leaves the slots as they are, because the log of before may be gone.
 """
 
 from __future__ import annotations

@@ -21,6 +21,8 @@ def log_to_stderr(level: int) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Fields() if sys.stderr.isatty() else _Json())
     logging.basicConfig(level=level, handlers=[handler])
+    # It says with eight lines which of its builds fits this processor.
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)
 
 
 class _Fields(logging.Formatter):

@@ -58,7 +58,7 @@ class _Maker:
             kind=kind,
             address=self._message.address,
             time=self._time,
-            data={"turn": self._turn, **data},
+            data={**data, "turn": self._turn},
         )
 
     def of_rasa(self, event: Mapping[str, JsonValue]) -> Iterable[Event]:

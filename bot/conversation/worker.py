@@ -203,7 +203,7 @@ class Worker:
         finally:
             self._running.pop(turn.id, None)
         if stop.why == "newer" and answered.outcome == "cancelled":
-            return self._commands.interrupted(turn)
+            return _silenced(answered, self._commands.interrupted(turn))
         return answered
 
     async def _answer(
@@ -409,6 +409,15 @@ def _is_interrupted_by(turn: Turn, person: str) -> bool:
     """A command may be doing something that must not be left half done."""
     message = turn.message
     return message.kind == "message" and person_digest(message.address) == person
+
+
+def _silenced(answered: Answered, silence: Answered) -> Answered:
+    """Keep what actions did until the turn was stopped, and say nothing."""
+    record = answered.record
+    if record is not None and silence.record is not None:
+        why = silence.record.why
+        record = replace(record, reply=silence.reply, why=why)
+    return replace(answered, reply=silence.reply, record=record, silent=True)
 
 
 def _unreadable() -> TurnError:

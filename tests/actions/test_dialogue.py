@@ -217,11 +217,22 @@ async def test_a_reminder_that_came_due_runs_what_its_rule_says(talk: Talk) -> N
     assert said == "Hello !"
 
 
-async def test_an_intent_without_a_rule_says_so(talk: Talk) -> None:
-    await talk.says("", kind="intent", data={"intent": "nobody"})
+async def test_a_button_without_a_rule_is_a_problem(talk: Talk) -> None:
+    await talk.says("/nobody{}")
 
     assert talk.acted is not None
     assert "no rule runs anything for the intent 'nobody'" in talk.acted.problem
+
+
+async def test_a_reminder_without_a_rule_says_nothing_to_a_customer(
+    talk: Talk,
+) -> None:
+    said = await talk.says("", kind="intent", data={"intent": "nobody"})
+
+    assert said == ""
+    assert talk.acted is not None
+    assert talk.acted.problem == ""
+    assert "no rule runs anything for the intent 'nobody'" in talk.acted.problems[0]
 
 
 def test_commands_are_known_by_their_rules_and_in_a_form_by_their_payload(
@@ -437,6 +448,24 @@ async def test_a_form_that_is_gone_from_the_configuration_is_left(talk: Talk) ->
     talk.slots["chorus:active_loop"] = {"name": "old_form"}
 
     assert await talk.says("How long does a refund take?") is None
+
+
+async def test_a_response_that_has_no_words_here_is_a_problem() -> None:
+    elsewhere = {"utter_hello": [{"text": "Hello!", "channel": "slack"}]}
+    talk = a_talk(responses={**CONFIG["responses"], **elsewhere})
+
+    await talk.says("hello")
+
+    assert talk.acted is not None
+    assert "utter_hello` has no wording for 'memory'" in talk.acted.problem
+
+
+async def test_a_restart_says_what_rasa_would_say() -> None:
+    rules = [*CONFIG["rules"], {"run": "action_restart", "command": "restart"}]
+    responses = {**CONFIG["responses"], "utter_restart": [{"text": "From the start."}]}
+    talk = a_talk(rules=rules, responses=responses)
+
+    assert await talk.says("/restart") == "From the start."
 
 
 async def test_a_slot_without_a_question_is_the_operators_to_mend() -> None:

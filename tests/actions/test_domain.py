@@ -30,7 +30,7 @@ def test_the_domain_of_an_empty_configuration_has_every_part_empty() -> None:
         "version": "3.1",
         "session_config": {
             "session_expiration_time": 60,
-            "carry_over_slots_to_new_session": True,
+            "carry_over_slots_to_new_session": False,
         },
         "intents": [],
         "entities": [],
