@@ -217,7 +217,11 @@ class ConversationConfig(Section):
         30, gt=0, le=TEN_YEARS_D, description="days a silent conversation is kept"
     )
     max_events: int = Field(400, ge=10, description="events kept per conversation")
-    window_events: int = Field(12, ge=0, description="events read for each turn")
+    window_events: int = Field(
+        40,
+        ge=0,
+        description="events read for each turn; one of a form makes about seven",
+    )
     window_tokens: int = Field(
         300, ge=0, description="the generator's tokens that history may take"
     )

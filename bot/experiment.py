@@ -56,6 +56,12 @@ MAY_CHANGE_IN: Mapping[str, frozenset[str]] = {
 COMPARABLE = frozenset({"answered", "declined", "direct", "failed"})
 
 
+def is_comparable(record: Record) -> bool:
+    """Say whether a turn can be answered once more: a message, and by no action."""
+    asked = record.turn.message.kind == "message"
+    return asked and record.outcome in COMPARABLE and not record.has_acted
+
+
 # Which arm
 
 
@@ -296,8 +302,7 @@ class Shadows:
     def after(self, turn: Turn, record: Record) -> None:
         """Take a turn whose answer is kept by now; leave it out when too many wait."""
         arm = arm_of(self._experiment, turn.message.address)
-        asked = turn.message.kind == "message" and record.outcome in COMPARABLE
-        if arm == BASE or not asked:
+        if arm == BASE or not is_comparable(record):
             return
         try:
             self._waiting.put_nowait((arm, turn))

@@ -338,3 +338,8 @@ class Record:
     arm: str = ""
     actions: Sequence[ActionRun] = ()
     slots: Mapping[str, JsonValue] = field(default_factory=dict)
+
+    @property
+    def has_acted(self) -> bool:
+        """Whether something ran that may have done something outside."""
+        return any(run.where != "core" for run in self.actions)

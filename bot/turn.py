@@ -207,6 +207,10 @@ class Answerer:
             if direct is not None:
                 return self._direct(progress, direct)
         acted = await self._act(pipeline, progress, watch)
+        if acted is None and progress.turn.message.kind == "intent":
+            # Nobody has asked, so nobody hears that no action is there for it any more.
+            told = "a reminder came due, and no action is there for it"
+            return self._record(progress, "acted", Reply(text=""), told)
         if acted is None:
             return await self._from_knowledge(pipeline, progress, watch)
         if acted.problem or not acted.generates:
@@ -621,7 +625,7 @@ class Answerer:
 
 def _check_asks(turn: Turn) -> None:
     """Raise TurnError where there is nothing that knowledge could answer."""
-    if turn.message.kind != "message":
+    if turn.message.kind == "command":
         raise TurnError("no action is there for it; see actions.rules")
 
 

@@ -182,6 +182,7 @@ EVENTS: Mapping[str, list[Any]] = {
     "resume": [ConversationResumed()],
     "remind": [ReminderScheduled("EXTERNAL_tea", PAST, name="tea")],
     "remind of nothing": [ReminderScheduled("EXTERNAL_none", PAST, name="none")],
+    "remind of nothing later": [ReminderScheduled("EXTERNAL_none", FAR, name="none")],
     "remind later": [ReminderScheduled("EXTERNAL_tea", FAR, name="tea")],
     "remind anyway": [
         ReminderScheduled(

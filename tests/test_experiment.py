@@ -562,7 +562,7 @@ async def test_what_no_configuration_decides_has_no_shadow(
     turn = a_turn(message=an_event(QUESTION, kind, address=THERE))
 
     async with the_shadows(says, keeper) as shadows:
-        shadows.after(turn, a_record(outcome=outcome))
+        shadows.after(turn, a_record(outcome=outcome, turn=turn))
         await shadows.idle()
 
     assert says.turns == []

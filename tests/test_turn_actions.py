@@ -400,27 +400,42 @@ async def test_a_reminder_that_came_due_runs_its_rule() -> None:
     assert hears.heard == []
 
 
-async def test_a_reminder_without_a_rule_fails_and_says_which() -> None:
+async def test_a_reminder_without_a_rule_is_silence_and_a_problem() -> None:
     due = an_event("", "intent", data={"intent": "EXTERNAL_none"})
     hears = Hears()
 
     record = await answered(a_turn(message=due), plugins=hears.plugins)
 
+    assert (record.outcome, record.reply) == ("acted", Reply(text=""))
+    assert "no rule runs anything for the intent 'EXTERNAL_none'" in record.problems[0]
+    assert hears.heard == []
+
+
+async def test_a_button_that_leads_nowhere_fails_and_says_which() -> None:
+    hears = Hears()
+
+    record = await answered(
+        a_message('vanish{"order": "LK-771204"}', "command"), plugins=hears.plugins
+    )
+
     assert (record.outcome, record.reply.text) == ("failed", CONFIG.replies.apology)
-    assert "no rule runs anything for the intent 'EXTERNAL_none'" in record.why
+    assert "no rule runs anything for the intent 'vanish'" in record.why
     assert [one[0] for one in hears.heard] == ["failed"]
 
 
-@pytest.mark.parametrize(
-    "message",
-    [
-        an_event("", "intent", data={"intent": "EXTERNAL_tea"}),
-        an_event("order LK-771204", "command"),
-    ],
-)
-async def test_without_actions_what_is_no_message_fails_and_tells(
-    message: Event,
-) -> None:
+async def test_without_actions_a_reminder_says_nothing_and_explain_says_why() -> None:
+    answerer = an_answerer(CONFIG, ScriptedLanguageModel([]))
+    without = replace(answerer, dialogue=None)
+    message = an_event("", "intent", data={"intent": "EXTERNAL_tea"})
+
+    record = await without.answer(a_turn(message=message), threading.Event(), print)
+
+    assert (record.outcome, record.reply.text) == ("acted", "")
+    assert "no action is there for it" in record.why
+
+
+async def test_without_actions_a_command_fails_and_tells() -> None:
+    message = an_event("order LK-771204", "command")
     hears = Hears()
     answerer = an_answerer(CONFIG, ScriptedLanguageModel([]), plugins=hears.plugins)
     without = replace(answerer, dialogue=None)

@@ -83,6 +83,10 @@ class Dialogue:
         await self._fill_always(doing)
         if doing.problem:
             return
+        if doing.turn.message.kind == "intent" and await self._match(doing) is None:
+            self._drop(doing)
+            await doing.drain(forms.start)  # what its entities filled may call for more
+            return
         form = self._open_form(doing)
         taken = form is not None and await forms.answer(doing, form)
         if not taken and not doing.problem:
@@ -111,23 +115,20 @@ class Dialogue:
             doing.then(f"{customer.command}", "the customer ran it")
         elif form is not None:
             doing.generates = filling.is_question(customer.text)
-        elif customer.named is not None:
-            self._nobody_for(doing, customer.named)
+        elif customer.named is not None:  # a button that leads nowhere
+            doing.problem = _without_rule(customer.named)
         else:
             if self.parts.config.by_model:
                 await self._choose(doing, generate)
             # That a slot was filled is no answer.
             doing.generates = bool(doing.runs) and not doing.has_more
 
-    def _nobody_for(self, doing: Doing, intent: str) -> None:
-        """A button that leads nowhere is a failure; of a reminder nobody has asked."""
-        told = f"no rule runs anything for the intent {intent!r}; write one under "
-        if doing.turn.message.kind == "intent":
-            logger.warning("a reminder is dropped: %sactions.rules", told)
-            doing.why = "a reminder came due"
-            doing.problems.append(f"{told}actions.rules")
-        else:
-            doing.problem = f"{told}actions.rules"
+    def _drop(self, doing: Doing) -> None:
+        """The customer, who asked for nothing, does not hear of it."""
+        told = _without_rule(doing.customer.named)
+        logger.warning("a reminder is dropped: %s", told)
+        doing.why = "a reminder came due"
+        doing.problems.append(told)
 
     async def _match(self, doing: Doing) -> Match | None:
         """The embedder computes, so it is waited for on a thread."""
@@ -190,3 +191,10 @@ def _slot_events(found: Mapping[str, JsonValue]) -> list[JsonObject]:
     return [
         {"event": "slot", "name": name, "value": value} for name, value in found.items()
     ]
+
+
+def _without_rule(intent: str | None) -> str:
+    return (
+        f"no rule runs anything for the intent {intent!r}; write one under "
+        "actions.rules"
+    )

@@ -129,7 +129,7 @@ def command(  # noqa: PLR0913 (one per option)
 
 
 async def _one(app: App, turn: str) -> list[Stored]:
-    from bot.evaluation.replay import is_repeatable
+    from bot.experiment import is_comparable
 
     async with app.store() as store:
         record = await store.record(turn)
@@ -139,7 +139,7 @@ async def _one(app: App, turn: str) -> list[Stored]:
                 f"no record of turn {turn!r}: there never was one, it is older than "
                 f"conversation.record_ttl_days ({days:g}), or its person was forgotten"
             )
-        if not is_repeatable(record):
+        if not is_comparable(record):
             raise StoreError(
                 f"turn {turn!r} cannot be answered again: it is "
                 f"{_why_not(record)}; name another one"
@@ -156,14 +156,14 @@ def _why_not(record: Record) -> str:
 async def _since(app: App, since: datetime, limit: int) -> ReadBack:
     """Return the latest turns, the oldest first, and how many were left out."""
     from bot.conversation import records
-    from bot.evaluation.replay import is_repeatable
+    from bot.experiment import is_comparable
 
     # Records are large: no more than the limit are held at once.
     latest: list[tuple[datetime, str, Record]] = []
     seen = 0
     async with app.store() as store:
         async for kept in records.kept(store, since):
-            if not is_repeatable(kept.record):
+            if not is_comparable(kept.record):
                 continue
             seen += 1
             turn = kept.record.turn

@@ -37,7 +37,7 @@ def facts(messages: Sequence[Event], answered: Answered, time: datetime) -> list
         for event in run.events:
             events += made.of_rasa(event)
     # The record's: without what is only said beside it, such as who answers here.
-    if record.reply.text:
+    if not record.reply.is_empty:
         events.append(made.reply(record.reply, record))
     return events
 
@@ -80,7 +80,12 @@ class _Maker:
             {"source": cited.source, "passage": cited.passage}
             for cited in reply.citations
         ]
-        event = self.event("reply", {"outcome": record.outcome, "citations": citations})
+        data: dict[str, JsonValue] = {
+            "outcome": record.outcome,
+            "citations": citations,
+            "images": list(reply.images),
+        }
+        event = self.event("reply", data)
         # The bot said it, not the person whom it answers.
         nobody = replace(self._message.address, user=None)
         return replace(event, address=nobody, text=reply.text)

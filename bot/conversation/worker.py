@@ -267,10 +267,10 @@ class Worker:
 
     def _may_try_again(self, turn: Turn, answered: Answered, begun: Begun) -> bool:
         """What may have done something already is not run again."""
-        acted = answered.record is not None and answered.record.actions
         return (
             answered.outcome == "failed"
-            and not acted
+            and not (answered.record and answered.record.has_acted)
+            and not begun.acting
             and turn.message.kind == "message"
             and begun.attempt < self._attempts
             and begun.messages[0].readable
@@ -316,6 +316,10 @@ class Worker:
         set_aside = ""
         if record is not None and answered.outcome == "failed":
             set_aside = record.why or "the turn failed"
+        # What a customer commands and what an action did is done, whoever answers
+        # messages by now.
+        has_acted = record is not None and record.has_acted
+        is_done = is_command or (handed is None and has_acted)
         # The renewal may find the token gone before we hear that it was committed.
         held.over = True
         committed = await self._patience(
@@ -328,8 +332,7 @@ class Worker:
                 reply=None if answered.silent else answered.reply,
                 urgency="interactive" if is_command else "final",
                 set_aside=set_aside,
-                # What a customer commands is done, whoever answers messages by now.
-                handed="any" if is_command else (handed.since if handed else ""),
+                handed="any" if is_done else (handed.since if handed else ""),
                 keeper=answered.keeper,
                 why="" if record is None else record.why,
                 reminders=reminding.reminders,

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pydantic import JsonValue
 
 from bot.evaluation import metrics
-from bot.experiment import COMPARABLE, quiet
+from bot.experiment import quiet
 from bot.model import Candidate, Event, Passage, Record, Turn
 from bot.turn import Answerer
 
@@ -65,15 +65,6 @@ class Summary:
     failed_now: int
     ms_then: float
     ms_now: float
-
-
-def is_repeatable(record: Record) -> bool:
-    """
-    Tell whether the turn can be answered again: a message, that was not stopped and not
-    left to people.
-    """
-    asked = record.turn.message.kind == "message"
-    return asked and record.outcome in COMPARABLE
 
 
 async def repeated(

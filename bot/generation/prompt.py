@@ -96,7 +96,7 @@ class PromptBuilder:
             if remaining < 0:
                 break
             window.insert(0, message)
-        return _from_a_user_on(window)
+        return _in_turns(_from_a_user_on(window))
 
     def _fitting(self, passages: Sequence[Passage]) -> list[Passage]:
         """The best passages that fit; a long one does not keep out a shorter one."""
@@ -126,6 +126,18 @@ def _from_a_user_on(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
         if message.role == "user":
             return list(messages[first:])
     return []
+
+
+def _in_turns(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
+    """Many insist that the two speak in turns; a reminder is a reply to nothing."""
+    joined: list[ChatMessage] = []
+    for message in messages:
+        if joined and joined[-1].role == message.role:
+            content = f"{joined[-1].content}\n\n{message.content}"
+            joined[-1] = replace(message, content=content)
+        else:
+            joined.append(message)
+    return joined
 
 
 def _asked(turn: Turn, passages: Sequence[Passage], instruction: str) -> str:

@@ -15,7 +15,8 @@ from click.testing import Result
 
 from bot.conversation.records import before
 from bot.conversation.state import EVENTS, turn_id
-from bot.evaluation.replay import Compared, Stored, is_repeatable, repeated, summary
+from bot.evaluation.replay import Compared, Stored, repeated, summary
+from bot.experiment import is_comparable
 from bot.inference import InferenceThread
 from bot.model import Event, Record, Reply
 from bot.testing.fakes import ScriptedLanguageModel
@@ -62,7 +63,7 @@ async def test_a_turn_is_answered_as_it_began_then() -> None:
     (request,) = model.requests
     assert request.turn.seed == 7
     assert request.turn.slots == {"order": "9"}
-    assert request.turn.history == history[-12:]  # conversation.window_events
+    assert request.turn.history == history[-40:]  # conversation.window_events
     assert request.turn.passages == (RELEVANT,)  # searched anew
     assert request.turn.prompt == "asked: How long does a refund take?"
     assert request.background
@@ -111,7 +112,7 @@ def test_only_what_a_configuration_decides_is_repeated(
 ) -> None:
     record = a_record(turn=a_turn(message=an_event(kind=kind)), outcome=outcome)
 
-    assert is_repeatable(record) is may
+    assert is_comparable(record) is may
 
 
 def test_replies_are_the_same_whatever_their_white_space() -> None:

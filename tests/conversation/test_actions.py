@@ -316,6 +316,44 @@ async def test_a_reminder_that_comes_due_is_answered_by_its_rule_and_once(
     assert kinds.count("intent") == 1
 
 
+def let_time_pass(client: redis.Redis) -> None:
+    """Make every reminder that is kept due."""
+    key = "chorus:{s0}:reminders:memory"
+    names: Any = client.zrange(key, 0, -1)
+    assert names
+    client.zadd(key, dict.fromkeys(names, 1))
+
+
+async def test_a_reminder_comes_due_in_a_process_that_did_not_set_it(
+    bot: Bot, client: redis.Redis, world: World
+) -> None:
+    await bot.after("do remind later")
+    let_time_pass(client)
+
+    async with bot.process() as manager:
+        await bot.connector.next_reply()
+        brought_up = await bot.connector.next_reply()
+        await manager.idle()
+
+    assert brought_up.text == "Order None left."
+    assert world.done == ["remind later", "status"]
+
+
+async def test_what_comes_due_while_people_answer_is_not_said(
+    bot: Bot, kept: Store, client: redis.Redis, world: World
+) -> None:
+    await bot.after("do remind later", "/do pause")
+    let_time_pass(client)
+
+    async with bot.process() as manager:
+        await until(lambda: not client.exists(HERE + "reminders"))
+        await manager.idle()
+
+    assert bot.connector.replies() == ["done: remind later", "done: pause"]
+    assert world.done == ["remind later", "pause"]
+    assert (await last_record(kept)).outcome == "handed_over"
+
+
 async def test_what_a_reminder_says_is_no_question_in_the_next_prompt(
     bot: Bot,
 ) -> None:
@@ -328,21 +366,54 @@ async def test_what_a_reminder_says_is_no_question_in_the_next_prompt(
     await bot.after("How long?")
 
     assert "EXTERNAL_tea" not in bot.prompt
-    assert "assistant: Order None left." in bot.prompt
+    assert "\n\nOrder None left." in bot.prompt  # with what was said before it
 
 
-async def test_a_reminder_without_a_rule_fails_once_and_says_why(
-    bot: Bot, kept: Store
+async def test_a_reminder_without_a_rule_is_dropped_and_the_operator_is_told(
+    bot: Bot, kept: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with bot.process() as manager:
         await manager.accept(said("do remind of nothing"))
-        replies = [(await bot.connector.next_reply()).text for _ in range(2)]
+        await until(lambda: "a reminder is dropped" in caplog.text)
         await manager.idle()
 
     record = await last_record(kept)
-    assert replies == ["done: remind of nothing", APOLOGY]
-    assert "no rule runs anything for the intent 'EXTERNAL_none'" in record.why
-    assert len(bot.connector.deliveries) == 2
+    assert bot.connector.replies() == ["done: remind of nothing"]
+    assert record.turn.message.kind == "intent"
+    assert "no rule runs anything for the intent 'EXTERNAL_none'" in record.problems[0]
+
+
+async def test_a_reminder_without_a_rule_is_no_answer_to_an_open_form(
+    bot: Bot, kept: Store, client: redis.Redis
+) -> None:
+    await bot.after("do remind of nothing later", "/note")
+    let_time_pass(client)
+
+    async with bot.process() as manager:
+        await until(lambda: not client.exists(HERE + "reminders"))
+        await manager.idle()
+    slots = dict(await slots_of(kept))
+    replies = await bot.after("buy milk")
+
+    assert slots["requested_slot"] == "note"
+    assert "note" not in slots
+    assert replies == []
+    assert (await slots_of(kept))["note"] == "buy milk"
+    assert bot.connector.replies().count("What shall I note?") == 1
+
+
+async def test_a_reminder_in_a_form_is_brought_up_and_the_form_asks_again(
+    bot: Bot, kept: Store, client: redis.Redis
+) -> None:
+    await bot.after("do remind later", "/note")
+    let_time_pass(client)
+
+    async with bot.process() as manager:
+        await until(lambda: len(bot.connector.replies()) == 3)
+        await manager.idle()
+
+    assert bot.connector.replies()[-1] == "Order None left.\n\nWhat shall I note?"
+    assert (await slots_of(kept))["requested_slot"] == "note"
 
 
 @pytest.mark.parametrize("then", ["do cancel all", "hello there"])
@@ -419,10 +490,13 @@ async def test_a_turn_that_failed_after_an_action_is_not_tried_again(
     assert world.done == ["generate"]
 
 
-async def test_a_turn_without_an_action_that_failed_is_tried_again(bot: Bot) -> None:
+@pytest.mark.parametrize("question", ["How long?", "is LK-771204 there?"])
+async def test_a_turn_without_an_action_that_failed_is_tried_again(
+    bot: Bot, question: str
+) -> None:
     bot.model = ScriptedLanguageModel([RuntimeError("no memory"), "Five days."])
 
-    replies = await bot.after("How long?")
+    replies = await bot.after(question)
 
     assert replies == ["Five days."]
     assert len(bot.model.requests) == 2
@@ -472,7 +546,7 @@ async def test_a_turn_that_a_newer_message_stops_keeps_what_was_done_before(
     assert await slots_of(kept) == {"note": "of the first"}
 
 
-async def test_an_action_that_runs_when_people_take_over_runs_once_and_is_not_heard(
+async def test_what_an_action_did_when_people_took_over_is_kept_and_said(
     bot: Bot, kept: Store, world: World
 ) -> None:
     async with bot.process() as manager:
@@ -483,7 +557,8 @@ async def test_an_action_that_runs_when_people_take_over_runs_once_and_is_not_he
         await manager.idle()
 
     assert world.done == ["wait"]
-    assert bot.connector.replies() == ["told"]
+    assert bot.connector.replies() == ["told", "done: wait"]
+    assert [run.name for run in (await last_record(kept)).actions] == ["action_does"]
     assert len(await handoff.handed_over(kept)) == 1
 
 
@@ -517,6 +592,34 @@ async def test_a_payload_of_an_intent_is_no_unknown_command(bot: Bot) -> None:
 
     assert replies[0] == replies[2] == "Hello!"
     assert replies[1].startswith("I do not know the command")
+
+
+@pytest.mark.parametrize(
+    ("wants", "images", "custom"),
+    [
+        ("image", ["https://shop.example/a.png"], []),
+        ("custom", [], [{"blocks": []}]),
+    ],
+)
+async def test_an_action_may_answer_without_a_word(
+    bot: Bot, wants: str, images: list[str], custom: list[Any]
+) -> None:
+    await bot.after(f"do {wants}")
+
+    (delivery,) = bot.connector.deliveries
+    shown = delivery.reply
+    assert (shown.text, shown.images, shown.custom) == ("", images, custom)
+
+
+async def test_an_action_that_says_nothing_is_a_turn_that_was_answered(
+    bot: Bot, kept: Store, world: World
+) -> None:
+    replies = await bot.after("do nothing")
+
+    record = await last_record(kept)
+    assert replies == []
+    assert (record.outcome, world.done) == ("acted", ["nothing"])
+    assert await overview.dead_letters(kept) == []
 
 
 async def test_help_lists_the_commands_that_run_actions_forms_and_what_they_do(

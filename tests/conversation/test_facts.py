@@ -81,6 +81,7 @@ def test_the_reply_is_the_bots_and_says_where_it_comes_from() -> None:
         "turn": "t1",
         "outcome": "acted",
         "citations": [{"source": "a.md", "passage": "p1"}],
+        "images": [],
     }
 
 

@@ -1381,7 +1381,7 @@ async def test_a_stop_that_could_not_be_taken_leaves_the_answer_to_come(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     window = Window(["hello"])
-    monkeypatch.setattr("connectors.terminal._Pipe", lambda: window)
+    monkeypatch.setattr("connectors.terminal._Pipe", lambda echo: window)
     terminal = Terminal(Terminal.Settings(user="ada"), typed=False)
     stops: list[str] = []
 
@@ -1406,7 +1406,7 @@ async def test_a_line_that_could_not_be_taken_does_not_end_the_conversation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     window = Window(["hello", "hello again"])
-    monkeypatch.setattr("connectors.terminal._Pipe", lambda: window)
+    monkeypatch.setattr("connectors.terminal._Pipe", lambda echo: window)
     terminal = Terminal(Terminal.Settings(user="ada"), typed=False)
     replies = defaultdict[str, str](lambda: "?", {"hello again": "Hello!"})
 

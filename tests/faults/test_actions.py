@@ -87,6 +87,17 @@ async def test_killed_in_an_action_it_ran_once_and_the_customer_gets_the_apology
     assert ACTED in explain.text(record)
 
 
+async def test_what_may_not_be_tried_again_fails_once_and_at_once(
+    fleet: ActingFleet, platform: Platform, settings: ActingSettings
+) -> None:
+    await killed(fleet, platform, settings, dies("the action began"))
+
+    after = fleet.alive[0]
+    labels = {"platform": "fake", "outcome": "failed"}
+    assert await after.reading("chorus_turns_total", **labels) == 1
+    assert "tried again" not in after.log
+
+
 async def test_killed_after_the_action_and_before_the_commit_it_ran_once(
     fleet: ActingFleet, platform: Platform, settings: ActingSettings
 ) -> None:
