@@ -31,6 +31,29 @@ SHUTDOWN_S = 0.5  # for answers that are on their way
 Respond = Callable[[web.BaseRequest], Awaitable[web.Response]]
 
 
+class TooLarge(Exception):
+    """A body is longer than may be."""
+
+
+async def whole_body(request: web.BaseRequest, most: int) -> bytes:
+    """
+    Return a request's body; TooLarge when it is over `most` bytes. How long that may
+    take is for whoever waits, and so is what aiohttp raises for a broken one.
+    """
+    if (request.content_length or 0) > most:
+        raise TooLarge
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        # The word that a client may wait for before it sends a body.
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the answer has not begun
+    body = bytearray()
+    while part := await request.content.readany():
+        body += part
+        if len(body) > most:
+            raise TooLarge
+    return bytes(body)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """

@@ -17,7 +17,7 @@ from itertools import chain
 from types import TracebackType
 from typing import Protocol, Self
 
-from aiohttp import StreamReader, web
+from aiohttp import web
 
 from bot.errors import ConfigError, StoreError, place_of
 from bot.interfaces import (
@@ -27,7 +27,7 @@ from bot.interfaces import (
     WebRequest,
     WebResponse,
 )
-from bot.serving import Limits, Serving
+from bot.serving import Limits, Serving, TooLarge, whole_body
 
 logger = logging.getLogger(__name__)
 
@@ -162,12 +162,12 @@ class Web:
         """
         if request.headers.get("Content-Encoding", "identity") != "identity":
             raise _Refused(415, "send it uncompressed")
-        if (request.content_length or 0) > LARGEST:
-            raise _too_large()
         try:
             async with asyncio.timeout(self._body_s):
-                await _ask_for_body(request)
-                return await _read(request.content)
+                return await whole_body(request, LARGEST)
+        except TooLarge:
+            told = f"at most {LARGEST} bytes"
+            raise _Refused(413, told, closes=True) from None
         except TimeoutError:
             raise _Refused(408, "too slow", closes=True) from None
         # It hung up, or sent chunks that are none; RuntimeError: it hung up earlier.
@@ -222,26 +222,6 @@ class _Refused(Exception):
 
 def _come_again() -> _Refused:
     return _Refused(503, "come again", headers={"Retry-After": str(AGAIN_S)})
-
-
-def _too_large() -> _Refused:
-    return _Refused(413, f"at most {LARGEST} bytes", closes=True)
-
-
-async def _ask_for_body(request: web.BaseRequest) -> None:
-    """Send the word that a client may wait for before it sends a body."""
-    if request.headers.get("Expect", "").lower() == "100-continue":
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # the answer has not begun
-
-
-async def _read(content: StreamReader) -> bytes:
-    body = bytearray()
-    while part := await content.readany():
-        body += part
-        if len(body) > LARGEST:
-            raise _too_large()
-    return bytes(body)
 
 
 def _asked(request: web.BaseRequest, body: bytes) -> WebRequest:

@@ -12,9 +12,10 @@ import asyncio
 import zlib
 from collections.abc import Mapping
 
-from aiohttp import StreamReader, web
+from aiohttp import web
 
 from bot.actions_server.requests import LARGEST
+from bot.serving import TooLarge, whole_body
 
 BODY_S = 10.0  # until a body is whole
 
@@ -41,12 +42,11 @@ async def body_of(request: web.BaseRequest, within_s: float = BODY_S) -> bytes:
     ways = WAYS.get(request.headers.get("Content-Encoding", "identity").lower())
     if ways is None:
         raise Unread(415, f"Content-Encoding: send one of {', '.join(WAYS)}")
-    if (request.content_length or 0) > LARGEST:
-        raise _too_large()
     try:
         async with asyncio.timeout(within_s):
-            await _ask_for_it(request)
-            body = await _read(request.content)
+            body = await whole_body(request, LARGEST)
+    except TooLarge:
+        raise _too_large() from None
     except TimeoutError:
         raise Unread(408, f"the body was not whole within {within_s:g} s") from None
     # It hung up, or sent chunks that are none; RuntimeError: it hung up earlier.
@@ -69,22 +69,6 @@ def inflated(body: bytes, ways: tuple[int, ...]) -> bytes:
         if inflating.eof and not inflating.unused_data:
             return whole
     raise Unread(400, "the body is not deflated as its Content-Encoding says")
-
-
-async def _ask_for_it(request: web.BaseRequest) -> None:
-    """Send the word that a client may wait for before it sends a body."""
-    if request.headers.get("Expect", "").lower() == "100-continue":
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # the answer has not begun
-
-
-async def _read(content: StreamReader) -> bytes:
-    body = bytearray()
-    while part := await content.readany():
-        body += part
-        if len(body) > LARGEST:
-            raise _too_large()
-    return bytes(body)
 
 
 def _too_large() -> Unread:
