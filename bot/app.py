@@ -117,7 +117,9 @@ class App:
         problems += _load_arms(draft.config, path.parent)[1]
         problems += [
             f"{path}: {problem}"
-            for problem in _wrong_actions(draft.config, plugins, path.parent)
+            for problem in _wrong_actions(
+                draft.config, plugins, path.parent, draft=bool(draft.problems)
+            )
         ]
         if problems:
             raise ConfigError(config_file.in_order(problems, draft.keys, f"{path}: "))
@@ -741,9 +743,12 @@ def _load_arms(
 
 
 def _wrong_actions(
-    config: Config, plugins: ChannelPlugins, folder: Path
+    config: Config, plugins: ChannelPlugins, folder: Path, *, draft: bool = False
 ) -> Iterable[str]:
-    """Load the classes of actions; yield what is wrong with them and their rules."""
+    """
+    Load the classes of actions; yield what is wrong with them, and with their rules
+    where nothing else is: in a `draft` a name that is missing may be a misspelt one.
+    """
     actions = config.actions
     if actions == ActionsConfig():
         return
@@ -755,7 +760,7 @@ def _wrong_actions(
         sys.path.append(str(folder.resolve()))
     built, problems = places.load(actions, plugins.everywhere.actions)
     yield from problems
-    if not problems:
+    if not problems and not draft:
         names = places.known_names(actions, built)
         all_known = places.are_all_known(actions)
         yield from rules.problems(actions, [*names, *CORE], all_known=all_known)

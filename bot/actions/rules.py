@@ -330,6 +330,7 @@ def problems(
         *chain.from_iterable(map(_bad_slot, config.slots, config.slots.values())),
         *(_unasked(config, {*actions, *config.responses}) if all_known else ()),
         *_blank(config),
+        *_offers_nothing(config),
     ]
 
 
@@ -439,6 +440,14 @@ def _unasked(config: ActionsConfig, known: set[str]) -> Iterator[str]:
                     f"add the response utter_{asks[1]} (or utter_{asks[0]}), or an "
                     f"action of the name action_{asks[1]} (or action_{asks[0]})"
                 )
+
+
+def _offers_nothing(config: ActionsConfig) -> Iterator[str]:
+    if config.by_model and not config.tools:
+        yield (
+            "actions.by_model: nothing is offered to the model; describe actions under "
+            "actions.tools, or remove it"
+        )
 
 
 def _blank(config: ActionsConfig) -> Iterator[str]:

@@ -640,3 +640,11 @@ class TestProblems:
             "actions.slots.s.values[0]",
             "actions.forms.f.leave[0]",
         ]
+
+
+def test_a_choice_by_the_model_needs_something_to_choose() -> None:
+    config = ActionsConfig.model_validate({"by_model": True})
+
+    (problem,) = problems(config, ["action_x"])
+
+    assert problem.startswith("actions.by_model: nothing is offered")
