@@ -330,6 +330,11 @@ class RepliesConfig(Section):
         "ask again.",
         description="sent once when too many messages wait, or come in a minute",
     )
+    done: str = Field(
+        "Done.",
+        min_length=1,
+        description="sent when an action did what was asked, and said nothing",
+    )
     working: str = Field(
         "Thinking …",
         min_length=1,

@@ -12,7 +12,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
@@ -233,16 +233,33 @@ def _cut(settings: Any, at: Sequence[int | str]) -> None:
             _at(settings, at[:depth])[part] = Use.model_construct(use="")
             return
     *above, part = at
-    while not isinstance(parent := _at(settings, above), dict | list):
+    # Not what is missing, nor a key's own mistake, which pydantic calls [key]: what
+    # they are missing in, and what the key names.
+    while not _holds(parent := _at_most(settings, above), part):
+        if not above:  # a key that is no text
+            settings.clear()
+            return
         *above, part = above
     if isinstance(parent, list) and above == ["channels"]:
         parent[int(part)] = {"match": {}}
     elif isinstance(parent, list):
         del parent[int(part)]
-    elif part in parent:
+    else:
         del parent[part]
-    else:  # a key that is no text, for which pydantic has a name of its own
-        parent.clear()
+
+
+def _holds(parent: Any, part: int | str) -> bool:
+    return (isinstance(parent, dict) and part in parent) or (
+        isinstance(parent, list) and isinstance(part, int) and part < len(parent)
+    )
+
+
+def _at_most(settings: Any, location: Sequence[int | str]) -> Any:
+    """Return what is at a place, None where the way to it breaks off."""
+    try:
+        return _at(settings, location)
+    except (KeyError, IndexError, TypeError):
+        return None
 
 
 def _at(settings: Any, location: Sequence[int | str]) -> Any:
@@ -268,7 +285,14 @@ def _sentence(problem: dict[str, Any], model: type[BaseModel], where: str) -> st
         case "missing":
             return f"{key}: missing; it needs {_description(model, location)}"
         # These may hold a secret, so what was found is not shown.
-        case "redis_url" | "server_url" | "api_key" | "other_backend" | "one_source":
+        case (
+            "redis_url"
+            | "server_url"
+            | "api_key"
+            | "other_backend"
+            | "one_source"
+            | "other_source"
+        ):
             return f"{key}: {problem['msg']}"
         case _:
             expected = problem["msg"][0].lower() + problem["msg"][1:]
@@ -299,12 +323,20 @@ def _description(model: type[BaseModel], location: Sequence[int | str]) -> str:
 def _model_at(
     model: type[BaseModel], location: Sequence[int | str]
 ) -> type[BaseModel] | None:
-    """Follow `location` down the models' fields; list positions are passed over."""
+    """
+    Follow `location` down the models' fields; positions in lists, and the names in
+    mappings, are passed over.
+    """
     current: type[BaseModel] | None = model
+    named = False  # whether the next part is a name in a mapping
     for part in location:
         if isinstance(part, int) or current is None:
             continue
+        if named:
+            named = False
+            continue
         field = current.model_fields.get(part)
+        named = field is not None and get_origin(field.annotation) is Mapping
         current = _model_in(field.annotation) if field else None
     return current
 

@@ -256,7 +256,7 @@ class Answerer:
         """Return what actions said, or the apology, as the turn's record."""
         if acted.problem:
             return self._ended(progress, "failed", acted.problem)
-        said = [*acted.said, *acted.asks]
+        said = [*acted.said, *acted.asks] or self._for_silence(progress, acted)
         record = self._record(progress, "acted", _joined(said), acted.why)
         to_word = [one.reply for one in said if one.reword and one.reply]
         if not to_word:
@@ -275,6 +275,16 @@ class Answerer:
             why=f"{acted.why}; worded: {wording.why}",
             problems=tuple(progress.problems),
         )
+
+    def _for_silence(self, progress: _Progress, acted: Acted) -> list[Said]:
+        """Whoever asked for something hears that it was done; nobody else does."""
+        if progress.turn.message.kind == "intent":
+            return []
+        replies = self._replies(progress)
+        events = [event for run in acted.runs for event in run.events]
+        is_paused = any(event.get("event") == "pause" for event in events)
+        text = replies.handed_over if is_paused else replies.done
+        return [Said(reply=Reply(text=text))]
 
     async def reworded(
         self, turn: Turn, text: str, cancelled: threading.Event

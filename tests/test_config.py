@@ -263,3 +263,38 @@ def test_memory_that_holds_no_candidate_set_is_told_with_what_it_needs(
 
     assert "generation.kv_tokens: 64 candidates of" in problem
     assert f"a short prompt need {needed}; raise it" in problem
+
+
+@pytest.mark.parametrize(
+    "actions",
+    [
+        "{rules: [{command: x}]}",
+        "{forms: {f: {slots: []}}}",
+        "{forms: {f: {}}}",
+        '{tools: {a: {description: ""}}}',
+        "{slots: {a b: {}}}",
+        "{sources: [{}]}",
+        "{sources: [{url: x}]}",
+        "{server: []}",
+    ],
+)
+def test_what_is_missing_in_the_actions_is_told_and_the_rest_is_read(
+    tmp_path: Path, actions: str
+) -> None:
+    path = written(tmp_path, f"{MINIMAL}actions: {actions}\nname: Larkspur\n")
+
+    draft = config_file.read(path)
+
+    assert len(draft.problems) == 1
+    assert "actions." in draft.problems[0]
+    assert draft.config.name == "Larkspur"
+
+
+def test_a_token_that_stands_at_the_wrong_source_is_not_shown(tmp_path: Path) -> None:
+    sources = "{sources: [{use: 'mine:Mine', token: secret}]}"
+    path = written(tmp_path, f"{MINIMAL}actions: {sources}\n")
+
+    (problem,) = config_file.read(path).problems
+
+    assert "actions.sources[0].token: is for a server" in problem
+    assert "secret" not in problem

@@ -14,7 +14,7 @@ from pydantic import JsonValue
 
 from bot import hookimpl, metrics
 from bot.errors import Overloaded
-from bot.model import Event, EventKind, Passage, Record, Reply, Turn
+from bot.model import EventKind, Passage, Record, Reply, Turn
 from bot.plugin_manager import Plugins, _new_manager
 from bot.testing.fakes import ScriptedLanguageModel
 from bot.testing.makers import a_turn, an_event

@@ -92,10 +92,21 @@ class Dialogue:
         if not taken and not doing.problem:
             await self._beside(doing, form, generate)
         await doing.drain(forms.start)
-        if form is None or taken or doing.problem:
+        if doing.has_failed:
             return
-        if doing.state.loop == form:
+        if form is not None and not taken and form == self._open_form(doing):
             await forms.ask_again(doing, form)
+        else:
+            await self._take_up(doing)
+
+    async def _take_up(self, doing: Doing) -> None:
+        """Go on with the form that was put aside for one that is closed by now."""
+        aside = list(doing.state.suspended)
+        while aside and doing.state.loop is None and not doing.problem:
+            form = aside.pop()
+            if form in self.parts.config.forms:
+                await forms.take_up(doing, form)
+                await doing.drain(forms.start)
 
     def _open_form(self, doing: Doing) -> str | None:
         """One that the configuration has no more is as good as left."""
@@ -109,7 +120,7 @@ class Dialogue:
         if match is not None and match.rule.run == form:
             return  # it is open: it only asks again
         if match is not None:
-            self._fill(doing, self._fitting(match.entities), match.why)
+            self._fill(doing, self._values(match.entities), match.why)
             doing.then(match.rule.run, match.why)
         elif customer.command in self.plugins:
             doing.then(f"{customer.command}", "the customer ran it")
@@ -138,21 +149,30 @@ class Dialogue:
             return by_name
         return await apart(lambda: rules.match(doing.customer, by_meaning=True))
 
-    def _fitting(self, told: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    def _values(self, told: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
         """Return what of it slots can hold."""
         slots = self.parts.config.slots
         return {
             name: value
             for name, raw in told.items()
-            if name in slots and (value := filling.fitted(slots[name], raw)) is not None
+            if name in slots
+            and (value := filling.told_value(slots[name], raw)) is not None
         }
+
+    def _payload(self, doing: Doing) -> dict[str, JsonValue]:
+        """Return what a payload fills; an action's own reminder may fill any slot."""
+        found = self._values(doing.customer.entities)
+        if doing.turn.message.kind == "intent":
+            return found
+        may = filling.open_to_customers(self.parts.config)
+        return {name: value for name, value in found.items() if name in may}
 
     # Slots
 
     async def _fill_always(self, doing: Doing) -> None:
         """Fill the slots that any message may fill, as far as they are right."""
         always = filling.always(self.parts.config.slots, doing.customer)
-        found = {**always, **self._fitting(doing.customer.entities)}
+        found = {**always, **self._payload(doing)}
         if await doing.may_have(VALIDATE_SLOTS):
             await doing.act(VALIDATE_SLOTS, "checks slots", _slot_events(found))
         else:

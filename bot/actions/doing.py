@@ -137,6 +137,10 @@ class Doing:
     # What can be done
 
     @property
+    def has_failed(self) -> bool:
+        return bool(self.problem)
+
+    @property
     def has_more(self) -> bool:
         """Whether something is in line."""
         return bool(self._next)
@@ -198,9 +202,7 @@ class Doing:
         self._began = self._began or why
         await self._mark()
         # As Rasa does: what is to be checked is in the slots, and last in the events.
-        at_hand = self.state
-        for event in before:
-            at_hand = state.applied(at_hand, event, self.initial)
+        at_hand = state.applied(self.state, before, self.initial)
         call = ActionCall(
             name=name,
             turn=self.turn,
@@ -281,9 +283,7 @@ class Doing:
 
     def _apply(self, name: str, events: Sequence[JsonObject]) -> None:
         action: JsonObject = {"event": "action", "name": name}
-        self.state = state.applied(self.state, action, self.initial)
-        for event in events:
-            self.state = state.applied(self.state, event, self.initial)
+        self.state = state.applied(self.state, [action, *events], self.initial)
         for event in events:
             self._call_for(name, event)
 
@@ -293,8 +293,9 @@ class Doing:
         match event.get("event"):
             case "followup" if isinstance(called, str):
                 self._next.append((called, f"{name} is followed by it"))
-            case "active_loop" if called in self.parts.config.forms and called != name:
-                self._next.append((f"{called}", f"{name} opened it"))
+            case "active_loop" if isinstance(called, str) and called != name:
+                if called in self.parts.config.forms:
+                    self._next.append((called, f"{name} opened it"))
             case "slot" if event.get("value") is not None:
                 self._call_for_slot(f"{called}")
 

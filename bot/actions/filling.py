@@ -23,7 +23,7 @@ from pydantic import JsonValue
 from rapidfuzz import fuzz
 
 from bot.actions.rules import READ_CHARACTERS, Understood, Wording, as_json
-from bot.actions_config import QUIET, FormConfig, SlotConfig
+from bot.actions_config import QUIET, ActionsConfig, FormConfig, SlotConfig
 from bot.text import cleaned, words
 
 
@@ -170,11 +170,35 @@ def fitted(slot: SlotConfig, told: JsonValue) -> JsonValue:
     return _in_json(slot, told)
 
 
+def told_value(slot: SlotConfig, told: JsonValue) -> JsonValue:
+    """
+    Return a slot's value for what a payload, a rule's group or a model told; None where
+    nothing fits. Customers can type payloads: a slot's pattern holds for them, too.
+    """
+    if slot.pattern is None or told is None:
+        return fitted(slot, told)
+    found = _by_pattern(slot, slot.pattern, f"{told}")
+    return None if found is None else found.value
+
+
+def open_to_customers(config: ActionsConfig) -> frozenset[str]:
+    """Return the slots that a message may fill; the others are for actions alone."""
+    asked = {slot for form in config.forms.values() for slot in form.slots}
+    called = {slot for tool in config.tools.values() for slot in tool.slots}
+    patterns = [rule.pattern for rule in config.rules if rule.pattern]
+    grouped = {
+        name
+        for pattern in patterns
+        for name in re2.compile(pattern, options=QUIET).groupindex
+    }
+    always = {name for name, slot in config.slots.items() if slot.always}
+    return frozenset(asked | called | grouped | always)
+
+
 def leaves(form: FormConfig, said: Understood) -> bool:
     """Say whether a message is one of the phrases that leave a form, and no more."""
-    if not said.is_written:
-        return False
-    written = Wording.of(said.text[:READ_CHARACTERS])
+    text = said.text if said.is_written else said.command or ""
+    written = Wording.of(text[:READ_CHARACTERS])
     return any(written.says(Wording.of(cleaned(phrase))) for phrase in form.leave)
 
 
@@ -204,7 +228,7 @@ def _may_follow_questions(character: str) -> bool:
 
 
 def _by_entity(slot: SlotConfig, said: Understood, name: str) -> Filled | None:
-    return _filled(fitted(slot, said.entities.get(name)), f"the entity {name!r}")
+    return _filled(told_value(slot, said.entities.get(name)), f"the entity {name!r}")
 
 
 def _filled(found: JsonValue, why: str) -> Filled | None:

@@ -81,6 +81,13 @@ async def ask_again(doing: Doing, name: str) -> None:
         await _ask(doing, name, slot)
 
 
+async def take_up(doing: Doing, name: str) -> None:
+    """Go on with a form that was put aside for another one."""
+    opened: JsonObject = {"event": "active_loop", "name": name}
+    doing.note(name, "it was put aside, and goes on", [opened])
+    await _go_on(doing, name, _Taken(came_on=True))
+
+
 # What a message has for a form
 
 

@@ -28,12 +28,13 @@ STARTS_ANEW = frozenset({"restart", "session_started", "session_ended"})
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DialogueState:
     """
-    The slots by name (what was never set is not there), the form that is open, and
-    the events that led to it, oldest first.
+    The slots by name (what was never set is not there), the form that is open, those
+    that were put aside for it, and the events that led to it, oldest first.
     """
 
     slots: Mapping[str, JsonValue] = field(default_factory=dict)
     loop: str | None = None
+    suspended: Sequence[str] = ()
     interrupted: bool = False
     events: Sequence[JsonObject] = ()
 
@@ -57,36 +58,58 @@ def begun(
     own = {name: value for name, value in kept.items() if name not in {LOOP, BEGUN}}
     slots = own if BEGUN in kept else {**initial, **own}
     kept_loop = loop if isinstance(loop, dict) else {}
-    name = kept_loop.get("name")
+    name, aside = kept_loop.get("name"), kept_loop.get("suspended")
     return DialogueState(
         slots=slots,
         loop=name if isinstance(name, str) else None,
+        suspended=tuple(map(str, aside)) if isinstance(aside, list) else (),
         interrupted=kept_loop.get("interrupted") is True,
         events=events,
     )
 
 
 def applied(
-    state: DialogueState, event: JsonObject, initial: Mapping[str, JsonValue]
+    state: DialogueState,
+    events: Sequence[JsonObject],
+    initial: Mapping[str, JsonValue],
 ) -> DialogueState:
-    """Return the state after one more event; `initial` are the slots' first values."""
-    state = replace(state, events=(*state.events, event))
-    match event.get("event"):
-        case "slot":
-            return _with_slot(state, event.get("name"), event.get("value"))
-        case "reset_slots":
-            return replace(state, slots=dict(initial))
-        case kind if kind in STARTS_ANEW:
-            return replace(state, slots=dict(initial), loop=None, interrupted=False)
-        case "active_loop":
-            name = event.get("name")
-            loop = name if isinstance(name, str) else None
-            state = replace(state, loop=loop, interrupted=False)
-            return state if loop else _with_slot(state, REQUESTED, None)
-        case "loop_interrupted":
-            return replace(state, interrupted=bool(event.get("is_interrupted")))
-        case _:
-            return state
+    """Return the state after more events; `initial` are the slots' first values."""
+    slots = dict(state.slots)
+    loops, interrupted = [*state.suspended, state.loop], state.interrupted
+    for event in events:
+        name = event.get("name")
+        match event.get("event"):
+            case "slot" if isinstance(name, str) and name not in {LOOP, BEGUN}:
+                slots[name] = event.get("value")
+            case "reset_slots":
+                slots = dict(initial)
+            case kind if kind in STARTS_ANEW:
+                slots, loops, interrupted = dict(initial), [None], False
+            case "active_loop":
+                loops, interrupted = _with_loop(loops, name), False
+                if loops[-1] is None:
+                    slots.pop(REQUESTED, None)
+            case "loop_interrupted":
+                interrupted = bool(event.get("is_interrupted"))
+    return replace(
+        state,
+        slots=slots,
+        loop=loops[-1],
+        suspended=tuple(loop for loop in loops[:-1] if loop is not None),
+        interrupted=interrupted,
+        events=(*state.events, *events),
+    )
+
+
+def _with_loop(loops: Sequence[str | None], name: JsonValue) -> list[str | None]:
+    """
+    Return the forms, the open one last, after one was opened or closed. One that is
+    opened in another one puts it aside; it is opened again when that is closed.
+    """
+    aside = [loop for loop in loops if loop not in {None, name}]
+    if isinstance(name, str):
+        return [*aside, name]
+    return [*loops[:-1], None]
 
 
 def changes(
@@ -97,7 +120,11 @@ def changes(
     """Return what is to be kept otherwise than it was; None clears a slot."""
     after = {name: value for name, value in state.slots.items() if value is not None}
     if state.loop is not None:
-        after[LOOP] = {"name": state.loop, "interrupted": state.interrupted}
+        after[LOOP] = {
+            "name": state.loop,
+            "suspended": list(state.suspended),
+            "interrupted": state.interrupted,
+        }
     if initial:
         after[BEGUN] = True
     gone: dict[str, JsonValue] = dict.fromkeys(kept.keys() - after.keys())
@@ -133,11 +160,3 @@ def _take_back(events: list[Event], kinds: set[str]) -> None:
         if events[place].kind in kinds:
             del events[place:]
             return
-
-
-def _with_slot(
-    state: DialogueState, name: JsonValue, value: JsonValue
-) -> DialogueState:
-    if not isinstance(name, str) or name in {LOOP, BEGUN}:
-        return state
-    return replace(state, slots={**state.slots, name: value})

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 
 from pydantic import JsonValue
 
 from bot.conversation.state import Cancel, Reminder, cancel_of, reminder_of
 from bot.model import Record
+
+PAUSE = timedelta(minutes=1)  # between a reminder and one that its turn sets
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +43,12 @@ def paused(record: Record) -> bool | None:
     return found
 
 
-def reminding(record: Record | None) -> Reminding:
-    """Read the events of a turn; one that it set and called off again is not set."""
+def reminding(record: Record | None, now: datetime) -> Reminding:
+    """
+    Read the events of a turn; one that it set and called off again is not set. What a
+    reminder's own turn sets is due in a minute at the earliest, or one that sets itself
+    again would never end.
+    """
     set_: dict[str, Reminder] = {}
     cancels: list[Cancel] = []
     problems: list[str] = []
@@ -54,7 +61,7 @@ def reminding(record: Record | None) -> Reminding:
                 one = cancel_of(event)
         match one:
             case Reminder():
-                set_[one.name] = one
+                set_[one.name] = _not_at_once(one, record, now)
             case Cancel():
                 cancels.append(one)
                 left = [each for each in set_.values() if not one.covers(each)]
@@ -62,6 +69,12 @@ def reminding(record: Record | None) -> Reminding:
             case str():
                 problems.append(one)
     return Reminding(tuple(set_.values()), tuple(cancels), tuple(problems))
+
+
+def _not_at_once(reminder: Reminder, record: Record | None, now: datetime) -> Reminder:
+    if record is None or record.turn.message.kind != "intent":
+        return reminder
+    return replace(reminder, due=max(reminder.due, now + PAUSE))
 
 
 def with_problems(record: Record, reminding: Reminding) -> Record:

@@ -310,7 +310,7 @@ class Worker:
         handed: Handed | None,
     ) -> None:
         record, is_command = answered.record, turn.message.kind == "command"
-        reminding = effects.reminding(record)
+        reminding = effects.reminding(record, self._clock())
         if record is not None and reminding.problems:
             record = effects.with_problems(record, reminding)
         set_aside = ""

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rasa_sdk import Action, FormValidationAction, Tracker
-from rasa_sdk.events import AllSlotsReset, EventType, ReminderScheduled, SlotSet
+from rasa_sdk.events import AllSlotsReset, EventType, ReminderScheduled
 from rasa_sdk.executor import CollectingDispatcher
 
 Domain = dict[str, Any]
@@ -40,7 +40,7 @@ class ActionOrderStatus(Action):
             dispatcher.utter_message(
                 text=f"Your order {number} ({order['item']}) is {order['status']}."
             )
-        return [SlotSet("order_number", None)]
+        return []
 
 
 class ValidateReturnForm(FormValidationAction):

@@ -38,6 +38,7 @@ CONFIG: dict[str, Any] = {
         "reason": {"type": "categorical", "values": ["damaged", "too big"]},
         "photo": {},
         "size": {},
+        "secret": {},
         "note": {},
     },
     "rules": [
@@ -46,6 +47,7 @@ CONFIG: dict[str, Any] = {
         {"run": "action_says", "pattern": "^do "},
         {"run": "utter_hello", "keywords": ["hello"], "intent": "greet"},
         {"run": "utter_photo", "slot": "photo"},
+        {"run": "utter_hello", "pattern": "^my size is (?P<size>\\w+)"},
         {"run": "note_form", "command": "note"},
         {"run": "utter_opened", "examples": ["when do you open"], "threshold": 0.9},
     ],
@@ -209,6 +211,21 @@ async def test_a_buttons_payload_fills_slots_and_names_the_intent(talk: Talk) ->
     said = await talk.says('/greet{"size": "small"}')
 
     assert said == "Hello small!"
+
+
+async def test_a_typed_payload_fills_no_slot_that_only_actions_fill(
+    talk: Talk,
+) -> None:
+    await talk.says('/greet{"secret": "admin", "size": "small"}')
+
+    assert talk.slots == {"size": "small"}
+
+
+async def test_a_typed_payload_is_held_to_the_slots_pattern(talk: Talk) -> None:
+    said = await talk.says('/start_return{"order_number": "[free](http://evil)"}')
+
+    assert said == "Which order?"
+    assert "order_number" not in talk.slots
 
 
 async def test_a_reminder_that_came_due_runs_what_its_rule_says(talk: Talk) -> None:
@@ -414,6 +431,32 @@ async def test_another_rules_message_in_a_form_is_answered_first(talk: Talk) -> 
     said = await talk.says("hello")
 
     assert said == "Hello !\nWhich order?"
+
+
+async def test_a_form_that_is_put_aside_for_another_one_goes_on_after_it(
+    talk: Talk,
+) -> None:
+    await talk.says("/return")
+    await talk.says("LK-771204")
+
+    assert await talk.says("/note") == "What shall I note?"
+    said = await talk.says("the frame is bent")
+
+    assert said == "Why?"
+    assert await talk.says("too big") == "Your return: LK-771204, too big."
+    assert await talk.says("How long does a refund take?") is None
+
+
+async def test_a_form_that_is_left_inside_another_one_leads_back_to_it(
+    talk: Talk,
+) -> None:
+    await talk.says("/return")
+    await talk.says("/note")
+
+    said = await talk.says("never mind")
+
+    assert said is not None
+    assert said.endswith("\nWhich order?")
 
 
 async def test_what_is_no_answer_is_asked_for_again(talk: Talk) -> None:

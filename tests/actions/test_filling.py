@@ -495,8 +495,9 @@ class TestLeavingAForm:
     def test_more_than_a_phrase_does_not(self, text: str) -> None:
         assert not leaves(FORM, said(text))
 
-    def test_a_command_does_not(self) -> None:
-        assert not leaves(FORM, said("cancel", "command"))
+    def test_a_phrase_as_a_command_does(self) -> None:
+        assert leaves(FORM, said("cancel", "command"))
+        assert not leaves(FORM, said("order", "command"))
 
 
 class TestQuestions:

@@ -15,9 +15,7 @@ INITIAL: dict[str, JsonValue] = {"size": "small"}
 
 
 def after(state: DialogueState, *events: dict[str, JsonValue]) -> DialogueState:
-    for event in events:
-        state = applied(state, event, INITIAL)
-    return state
+    return applied(state, events, INITIAL)
 
 
 def logged(*kinds: EventKind) -> list[Event]:
@@ -48,7 +46,9 @@ def test_an_open_form_is_kept_beside_the_slots_and_not_shown_as_one() -> None:
 
     kept = changes({}, state, {})
 
-    assert kept == {LOOP: {"name": "return_form", "interrupted": False}}
+    assert kept == {
+        LOOP: {"name": "return_form", "suspended": [], "interrupted": False}
+    }
     assert begun(kept, (), {}) == DialogueState(loop="return_form")
 
 
@@ -136,3 +136,38 @@ def test_a_first_value_that_was_cleared_stays_cleared() -> None:
     assert new.slots == INITIAL
     assert changed == {"size": None}
     assert begun(left, (), INITIAL).slots == {}
+
+
+def test_a_form_that_is_opened_in_another_one_puts_it_aside() -> None:
+    state = after(
+        begun({}, (), {}),
+        {"event": "active_loop", "name": "return_form"},
+        {"event": "active_loop", "name": "order_form"},
+    )
+
+    kept = begun(changes({}, state, {}), (), {})
+    closed = after(kept, {"event": "active_loop", "name": None})
+
+    assert (kept.loop, kept.suspended) == ("order_form", ("return_form",))
+    assert (closed.loop, closed.suspended) == (None, ("return_form",))
+
+
+def test_a_form_that_is_opened_again_is_not_aside_any_more() -> None:
+    state = after(
+        begun({}, (), {}),
+        {"event": "active_loop", "name": "a"},
+        {"event": "active_loop", "name": "b"},
+        {"event": "active_loop", "name": "a"},
+    )
+
+    assert (state.loop, state.suspended) == ("a", ("b",))
+
+
+def test_many_events_cost_what_they_are_many() -> None:
+    events: list[dict[str, JsonValue]] = [
+        {"event": "slot", "name": f"s{n}", "value": n} for n in range(50_000)
+    ]
+
+    state = after(begun({}, (), {}), *events)
+
+    assert len(state.slots) == 50_000

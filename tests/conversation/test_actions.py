@@ -150,7 +150,7 @@ async def test_slots_and_the_open_form_outlive_the_process(
 
     assert asked == ["Five days.", "What shall I note?"]
     assert (between["order"], between["requested_slot"]) == ("LK-771204", "note")
-    assert replies == ["Order LK-771204 left."]
+    assert replies == ["Done.", "Order LK-771204 left."]
     assert await slots_of(kept) == {"order": "LK-771204", "note": "buy milk"}
 
 
@@ -162,6 +162,7 @@ async def test_a_question_in_a_form_is_answered_and_the_form_stays_open(
     assert replies == [
         "What shall I note?",
         "Five days.\n\nWhat shall I note?",
+        "Done.",
     ]
     assert await slots_of(kept) == {"note": "buy milk"}
 
@@ -397,7 +398,7 @@ async def test_a_reminder_without_a_rule_is_no_answer_to_an_open_form(
 
     assert slots["requested_slot"] == "note"
     assert "note" not in slots
-    assert replies == []
+    assert replies == ["Done."]
     assert (await slots_of(kept))["note"] == "buy milk"
     assert bot.connector.replies().count("What shall I note?") == 1
 
@@ -611,13 +612,13 @@ async def test_an_action_may_answer_without_a_word(
     assert (shown.text, shown.images, shown.custom) == ("", images, custom)
 
 
-async def test_an_action_that_says_nothing_is_a_turn_that_was_answered(
+async def test_a_customer_hears_that_an_action_which_says_nothing_was_done(
     bot: Bot, kept: Store, world: World
 ) -> None:
     replies = await bot.after("do nothing")
 
     record = await last_record(kept)
-    assert replies == []
+    assert replies == ["Done."]
     assert (record.outcome, world.done) == ("acted", ["nothing"])
     assert await overview.dead_letters(kept) == []
 
