@@ -20,6 +20,7 @@ from bot.actions.calls import ActionAnswer, JsonObject
 from bot.errors import ActionError
 
 LONGEST_BYTES = 2 * 2**20
+MOST = 1_000  # events, and responses, of one answer
 DEEPEST = 100  # lists and objects in each other
 LONGEST_PLACE = 80  # characters
 
@@ -91,6 +92,8 @@ def _wrong_with(events: JsonValue, responses: JsonValue) -> Iterator[str]:
         if not isinstance(values, list):
             yield f"its {name} are {_kind(values)}, not a list"
             return
+        if len(values) > MOST:
+            yield f"its {name} are {len(values)}, of which it may have {MOST}"
         for number, one in enumerate(values):
             if not isinstance(one, dict):
                 yield f"{name}[{number}] is {_kind(one)}, not an object"

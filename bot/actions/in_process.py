@@ -13,11 +13,10 @@ from functools import partial
 
 from bot.actions.answers import answer_of
 from bot.actions.calls import ActionAnswer, ActionCall
+from bot.actions.strangers import said
 from bot.actions.threads import ActionThreads, Crowded, Raised
 from bot.errors import ActionError, place_of
 from bot.inference import Overdue
-
-LONGEST_SAID = 300  # characters of what an exception says
 
 logger = logging.getLogger(__name__)
 
@@ -81,18 +80,9 @@ class InProcess:
     def _failure(self, error: BaseException) -> ActionError:
         if isinstance(error, ActionError):  # it has answered, and its answer is none
             return error
-        said = _said(error)
+        words = said(error)
         if self._executing.is_rejection(error):
-            return ActionError(self.name, "rejected", f"rejected the call: {said}")
+            return ActionError(self.name, "rejected", f"rejected the call: {words}")
         place = place_of(error)
         logger.warning("the action %r raised %s", self.name, place)
-        return ActionError(self.name, "crashed", f"raised {place}: {said}")
-
-
-def _said(error: BaseException) -> str:
-    """Return what a stranger's exception says, which may be anything, or raise."""
-    try:
-        said = f"{error}"
-    except Exception as another:  # noqa: BLE001
-        said = f"its words raised {type(another).__name__}"
-    return said[:LONGEST_SAID].encode(errors="replace").decode()
+        return ActionError(self.name, "crashed", f"raised {place}: {words}")

@@ -11,12 +11,16 @@ import copy
 import importlib
 import inspect
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 from rasa_sdk.interfaces import Action
 
+from bot.actions.strangers import said
 from bot.config_file import did_you_mean
 from bot.errors import ConfigError, place_of
+from bot.text import on_one_line
 
 # At each turn it warns of what is allowed, and its other lines name slots.
 logging.getLogger("rasa_sdk").setLevel(logging.ERROR)
@@ -31,29 +35,50 @@ def loaded(use: str) -> Action:
     is none, but not where in the configuration it was asked for.
     """
     module_name, _, class_name = use.partition(":")
-    action = _instance(_class_in(_module(module_name), class_name))
+    module = _module(module_name)
+    with _of_the_author(f"{class_name!r} of {module_name!r}"):
+        action_class = _class_in(module, class_name)
+    action = _instance(action_class)
     _check(action)
     return action
 
 
-def _module(name: str) -> ModuleType:
+@contextmanager
+def _of_the_author(what: str) -> Iterator[None]:
+    """
+    The author's code runs within, and may do anything, even exit: ConfigError says what
+    it raised. Only the operator's interrupt is obeyed.
+    """
     try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise ConfigError(
-                f"{name!r} imports {error.name!r}, which is not installed; install it"
-            ) from error
-        raise ConfigError(
-            f"no module {name!r}; put it beside the configuration file, or install it"
-        ) from error
-    # The author's module runs here, and may do anything, even exit.
+        yield
+    except (ConfigError, KeyboardInterrupt):
+        raise
     except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        raise ConfigError(
-            f"importing {name!r} raised {place_of(error)}: {_said(error)}"
-        ) from error
+        words = on_one_line(said(error))
+        raise ConfigError(f"{what} raised {place_of(error)}: {words}") from error
+
+
+def _module(name: str) -> ModuleType:
+    with _of_the_author(f"importing {name!r}"):
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                raise ConfigError(
+                    f"{name!r} imports {error.name!r}, which is not installed; install "
+                    "it"
+                ) from error
+            raise ConfigError(
+                f"no module {name!r}; put it beside the configuration file, or install "
+                "it"
+            ) from error
+        except SyntaxError as error:
+            if error.filename is None:  # no parser's: the module raises it
+                raise
+            raise ConfigError(
+                f"{error.filename}, line {error.lineno}, is no Python: {error.msg}; "
+                "correct it"
+            ) from error
 
 
 def _class_in(module: ModuleType, name: str) -> type[Action]:
@@ -88,24 +113,22 @@ def _is_action(value: object) -> bool:
 
 def _instance(action_class: type[Action]) -> Action:
     name = action_class.__name__
-    try:
-        return action_class()
-    # The author's code again.
-    except (Exception, SystemExit) as error:
-        needs = [
-            one.name
-            for one in _parameters(action_class)
-            if one.default is one.empty
-            and one.kind not in {one.VAR_POSITIONAL, one.VAR_KEYWORD}
-        ]
-        if needs and isinstance(error, TypeError):
+    with _of_the_author(f"the __init__ of {name!r}"):
+        try:
+            return action_class()
+        except TypeError as error:
+            needs = [
+                one.name
+                for one in _parameters(action_class)
+                if one.default is one.empty
+                and one.kind not in {one.VAR_POSITIONAL, one.VAR_KEYWORD}
+            ]
+            if not needs:
+                raise
             raise ConfigError(
                 f"{name!r} is made without arguments, and its __init__ needs "
                 f"{', '.join(needs)}; give them defaults"
             ) from error
-        raise ConfigError(
-            f"the __init__ of {name!r} raised {place_of(error)}: {_said(error)}"
-        ) from error
 
 
 def _parameters(of: object) -> list[inspect.Parameter]:
@@ -114,29 +137,24 @@ def _parameters(of: object) -> list[inspect.Parameter]:
 
 def _check(action: Action) -> None:
     cls = type(action).__name__
-    try:
+    with _of_the_author(f"the name of {cls!r}"):
         name = action.name()
-    # The author's code again.
-    except (Exception, SystemExit) as error:
-        raise ConfigError(
-            f"the name of {cls!r} raised {place_of(error)}: {_said(error)}"
-        ) from error
-    if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME:
-        found = repr(name)[:LONGEST_NAME]
-        raise ConfigError(f"the name of {cls!r} is {found}, not a short text")
-    if len(_parameters(action.run)) < _ARGUMENTS:
+        if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME:
+            found = repr(name)[:LONGEST_NAME]
+            raise ConfigError(f"the name of {cls!r} is {found}, not a short text")
+    with _of_the_author(f"the run of {cls!r}"):
+        takes = len(_parameters(action.run))
+    if takes < _ARGUMENTS:
         raise ConfigError(
             f"the run of {cls!r} does not take dispatcher, tracker and domain"
         )
     try:
         copy.copy(action)
+    except KeyboardInterrupt:
+        raise
     # The author's class may define how, and forbid it.
-    except Exception as error:
+    except BaseException as error:
         raise ConfigError(
             f"{cls!r} cannot be copied ({place_of(error)}), and every run works on a "
             "copy, so that conversations do not mix; let copy.copy work"
         ) from error
-
-
-def _said(error: BaseException) -> str:
-    return str(error)[:200]

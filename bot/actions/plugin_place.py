@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from bot.actions.answers import holds_json
 from bot.actions.calls import ActionAnswer, ActionCall, JsonObject
+from bot.actions.strangers import said
 from bot.errors import ActionError
 from bot.interfaces import Action
 from bot.model import ActionResult, Reply
@@ -64,13 +65,23 @@ class PluginPlace:
         try:
             async with limit:
                 return await self._action.run(call.turn, call.arguments.strip())
-        # A stranger's code may raise anything; the customer gets the apology.
-        except Exception as error:
+        # A stranger's code may raise anything, even an exit, and that would end the
+        # bot; the customer gets the apology.
+        except BaseException as error:
+            if _is_cancelled_by_us(error):
+                raise
             if limit.expired():
                 told = f"took longer than {self._timeout_s:g} s"
                 raise ActionError(call.name, "late", told) from error
-            told = f"raised {type(error).__name__}: {error}"
+            told = f"raised {type(error).__name__}: {said(error)}"
             raise ActionError(call.name, "crashed", told) from error
+
+
+def _is_cancelled_by_us(error: BaseException) -> bool:
+    """An action may also wait for what somebody else has cancelled."""
+    task = asyncio.current_task()
+    cancelled = isinstance(error, asyncio.CancelledError)
+    return cancelled and task is not None and task.cancelling() > 0
 
 
 def _wrong_with(result: object) -> str:

@@ -157,6 +157,10 @@ async def _awaited(
                     f"action {call.name!r}: turn {call.turn.id!r} was stopped"
                 )
             await asyncio.wait({task}, timeout=LOOK_S)
+        # Nobody here has cancelled it: it raises that itself, and would silence the turn.
+        if task.cancelled():
+            told = "waited for what was cancelled, and was cancelled with it"
+            raise ActionError(call.name, "crashed", told)
         return task.result()
     finally:
         if not task.done():

@@ -16,8 +16,8 @@ Domain = dict[str, Any]
 
 # In a real shop these are asked for over the network.
 ORDERS: dict[str, dict[str, Any]] = {
-    "LK-771204": {"item": "Heron", "status": "delivered on 24 November", "km": 31},
-    "LK-771310": {"item": "Wren", "status": "with the carrier, due on 2 December"},
+    "LK-771204": {"item": "Heron", "status": "was delivered on 24 November", "km": 31},
+    "LK-771310": {"item": "Wren", "status": "is with the carrier, due on 2 December"},
 }
 MOST_KM = 150  # config/knowledge/refund-policy.md
 FREE_KM = 50
@@ -32,13 +32,13 @@ class ActionOrderStatus(Action):
     def run(
         self, dispatcher: CollectingDispatcher, tracker: Tracker, domain: Domain
     ) -> list[EventType]:
-        number = tracker.get_slot("order_number")
+        number = tracker.get_slot("order_number").upper()
         order = ORDERS.get(number)
         if order is None:
             dispatcher.utter_message(response="utter_no_such_order")
         else:
             dispatcher.utter_message(
-                text=f"Your order {number} ({order['item']}) is {order['status']}."
+                text=f"Your order {number} ({order['item']}) {order['status']}."
             )
         return []
 
@@ -54,8 +54,8 @@ class ValidateReturnForm(FormValidationAction):
         tracker: Tracker,
         domain: Domain,
     ) -> dict[str, Any]:
-        if value in ORDERS:
-            return {"order_number": value}
+        if value.upper() in ORDERS:
+            return {"order_number": value.upper()}
         dispatcher.utter_message(response="utter_no_such_order", order_number=value)
         return {"order_number": None}
 

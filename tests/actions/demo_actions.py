@@ -68,6 +68,15 @@ class Unspeakable(Named):
         raise Mute
 
 
+class ExitsInWords(Named):
+    def run(self, dispatcher: Any, tracker: Any, domain: Any) -> Events:
+        class Exiting(Exception):
+            def __str__(self) -> str:
+                raise SystemExit(1)
+
+        raise Exiting
+
+
 class Rejects(Named):
     def run(self, dispatcher: Any, tracker: Any, domain: Any) -> Events:
         raise ActionExecutionRejection(self.name(), "not mine")
@@ -159,6 +168,18 @@ class NoEvents(Named):
         return {"none": None, "odd": ["x", {}, SlotSet("kept", 1)], "number": 5}[
             tracker.latest_message["text"]
         ]
+
+
+class DoesMuch(Named):
+    """Sets as many slots as the message says, or says as much."""
+
+    def run(self, dispatcher: Any, tracker: Any, domain: Any) -> Events:
+        what, _, times = tracker.latest_message["text"].partition(" ")
+        if what == "events":
+            return [SlotSet("slot", 1)] * int(times)
+        for _ in range(int(times)):
+            dispatcher.utter_message(text="x")
+        return []
 
 
 class SaysMuch(Named):

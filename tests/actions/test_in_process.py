@@ -55,6 +55,13 @@ def values(answer: ActionAnswer) -> list[object]:
             r"raised OSError at .*unloadable_actions.py:\d+: no such",
         ),
         (f"{ODD}:ExitsWhenMade", r"raised SystemExit at .*unloadable_actions.py"),
+        (f"{ODD}:InterruptedWhenMade", r"__init__ .* raised CancelledError at "),
+        (f"{ODD}:MuteWhenMade", r"raised Mute at .*: its words raised SystemExit"),
+        (f"{ODD}:Wordy", r"raised ValueError at .*: one two x+$"),
+        (f"{ODD}:ExitsWhenNamed", r"the name of 'ExitsWhenNamed' raised SystemExit"),
+        (f"{ODD}:OddBeyondWords", r"the name of 'OddBeyondWords' raised SystemExit"),
+        (f"{ODD}:ExitsWhenCopied", r"'ExitsWhenCopied' cannot be copied \(SystemExit"),
+        (f"{ODD}:NO_TYPE", r"'NO_TYPE' of .* raised RuntimeError at .*: nobody is"),
         (f"{ODD}:Nameless", r"the name of 'Nameless' raised NotImplementedError"),
         (f"{ODD}:OddName", r"the name of 'OddName' is 5, not a short text"),
         (f"{ODD}:TakesTooLittle", r"does not take dispatcher, tracker and domain"),
@@ -79,7 +86,17 @@ def test_what_cannot_be_loaded_is_told_in_one_sentence(
         ("import not_installed", "imports 'not_installed', which is not installed"),
         ("raise SystemExit(1)", "raised SystemExit at .*mine.py:1"),
         ("1 / 0", "raised ZeroDivisionError at .*mine.py:1: division by zero"),
-        ("def (", "raised SyntaxError"),
+        ("import asyncio; raise asyncio.CancelledError", "raised CancelledError"),
+        ("x = 1\ndef (", r"mine.py, line 2, is no Python: invalid syntax; correct it"),
+        ("if x:\nx", r"mine.py, line 2, is no Python: expected an indented block"),
+        ("import broken", r"broken.py, line 3, is no Python: .* was never closed"),
+        ("raise SyntaxError('mine')", "importing 'mine' raised SyntaxError at .*: mine"),
+        (
+            "class Mute(Exception):\n"
+            "    def __str__(self): raise SystemExit\n"
+            "raise Mute",
+            "raised Mute at .*mine.py:3: its words raised SystemExit",
+        ),
     ],
 )
 def test_what_a_module_does_on_import_is_the_operators_to_mend(
@@ -90,11 +107,24 @@ def test_what_a_module_does_on_import_is_the_operators_to_mend(
     told: str,
 ) -> None:
     (tmp_path / "mine.py").write_text(source)
+    (tmp_path / "broken.py").write_text("\n\nx = (")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "mine", raising=False)
 
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=told) as raised:
         place("X", module="mine")
+
+    assert "\n" not in raised.value.problems[0]
+
+
+def test_an_operator_who_interrupts_the_start_is_obeyed(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "interrupted.py").write_text("raise KeyboardInterrupt")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    with pytest.raises(KeyboardInterrupt):
+        place("X", module="interrupted")
 
 
 async def test_a_place_in_process_has_the_one_action_of_its_class(place: Place) -> None:
@@ -270,6 +300,7 @@ async def _nothing() -> bytes:
         ("ExitsWaiting", r"crashed: .* raised KeyboardInterrupt at .*demo_actions.py"),
         ("GivesUp", r"crashed: .* raised CancelledError at .*demo_actions.py"),
         ("Unspeakable", r"crashed: .* raised Mute at .*: its words raised ValueError"),
+        ("ExitsInWords", r"crashed: .* raised Exiting at .*: its words raised SystemE"),
         ("Rejects", r"rejected: action 'action_rejects': rejected the call: not mine"),
     ],
 )
@@ -361,6 +392,20 @@ async def test_an_answer_without_an_end_is_none(place: Place, call: Call) -> Non
     said = await failed(place, call, "SaysMuch")
 
     assert "its answer is none: it is longer than 2097152 bytes" in said
+
+
+@pytest.mark.parametrize("what", ["events", "responses"])
+async def test_an_answer_of_many_parts_is_none(
+    place: Place, call: Call, what: str
+) -> None:
+    action = place("DoesMuch")
+
+    most = await action.run(call(action.name, f"{what} 1000"), unseen)
+    said = await failed(place, call, "DoesMuch", f"{what} 1001")
+
+    assert len(most.events) + len(most.responses) == 1000
+    assert said.startswith("nonsense: action 'action_doesmuch': its answer is none: ")
+    assert said.endswith(f"its {what} are 1001, of which it may have 1000")
 
 
 # Streams

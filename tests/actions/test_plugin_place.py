@@ -107,6 +107,50 @@ async def test_a_plugin_that_raises_has_crashed(call: Call, error: Exception) ->
     assert raised.value.fault == "crashed"
 
 
+class Exiting(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(1)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (SystemExit(3), "raised SystemExit: 3"),
+        (KeyboardInterrupt(), "raised KeyboardInterrupt"),
+        (asyncio.CancelledError(), "raised CancelledError"),
+        (Exiting(), "raised Exiting: its words raised SystemExit"),
+    ],
+)
+async def test_a_plugin_that_would_end_the_bot_has_crashed(
+    call: Call, error: BaseException, told: str
+) -> None:
+    async def run(turn: Turn, arguments: str) -> ActionResult:
+        raise error
+
+    with pytest.raises(ActionError, match=told) as raised:
+        await PluginPlace(Plugin(run)).run(call("stock"), unseen)
+
+    assert raised.value.fault == "crashed"
+
+
+async def test_a_plugin_is_cancelled_with_who_waits_for_it(call: Call) -> None:
+    begun = asyncio.Event()
+
+    async def run(turn: Turn, arguments: str) -> ActionResult:
+        begun.set()
+        await asyncio.Event().wait()
+        return ActionResult()
+
+    running = asyncio.ensure_future(
+        PluginPlace(Plugin(run)).run(call("stock"), unseen)
+    )
+    await begun.wait()
+
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
 async def test_a_plugin_that_takes_too_long_is_late(call: Call) -> None:
     async def run(turn: Turn, arguments: str) -> ActionResult:
         await asyncio.Event().wait()

@@ -101,6 +101,41 @@ async def test_a_place_that_breaks_its_promise_fails_its_action_alone(
     assert "secret" not in f"{found.run.problem} {caplog.text}"
 
 
+async def test_an_action_that_gives_itself_up_has_crashed(call: Call) -> None:
+    async def answer(call: ActionCall, stream: Callable[[str], None]) -> ActionAnswer:
+        gone: asyncio.Future[ActionAnswer] = asyncio.get_running_loop().create_future()
+        gone.cancel()
+        return await gone
+
+    found = await ran(Runner([Somewhere("a", answer=answer)]), call("a"))
+
+    assert found.fault == "crashed"
+    assert "waited for what was cancelled" in found.run.problem
+
+
+async def test_who_is_cancelled_while_an_action_runs_is_cancelled(call: Call) -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def answer(call: ActionCall, stream: Callable[[str], None]) -> ActionAnswer:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return SAID
+
+    running = asyncio.ensure_future(
+        ran(Runner([Somewhere("a", answer=answer)]), call("a"))
+    )
+    await begun.wait()
+
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+    await asyncio.wait_for(ended.wait(), 10)
+
+
 async def test_a_name_that_nobody_has_is_missing_with_what_is_near(call: Call) -> None:
     runner = Runner([Somewhere("action_look_up_order"), Somewhere("other")])
 

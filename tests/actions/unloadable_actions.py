@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -45,6 +46,57 @@ class CannotBeMade(Raises):
 class ExitsWhenMade(Raises):
     def __init__(self) -> None:
         raise SystemExit(1)
+
+
+class InterruptedWhenMade(Raises):
+    def __init__(self) -> None:
+        raise asyncio.CancelledError
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(1)
+
+
+class MuteWhenMade(Raises):
+    def __init__(self) -> None:
+        raise Mute
+
+
+class Wordy(Raises):
+    def __init__(self) -> None:
+        raise ValueError("one\ntwo\n" + 10_000 * "x" + "\ud83d")
+
+
+class ExitsWhenNamed(Raises):
+    def name(self) -> str:
+        raise SystemExit(1)
+
+
+class OddBeyondWords(Raises):
+    def name(self) -> Any:
+        return Unshowable()
+
+
+class Unshowable:
+    def __repr__(self) -> str:
+        raise SystemExit(1)
+
+
+class ExitsWhenCopied(Raises):
+    def __copy__(self) -> None:
+        raise SystemExit(1)
+
+
+class NoType:
+    """A stand-in that says nothing of itself yet, as frameworks have them."""
+
+    @property
+    def __class__(self) -> Any:
+        raise RuntimeError("nobody is served")
+
+
+NO_TYPE = NoType()
 
 
 class Nameless(Raises):
