@@ -14,6 +14,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
+from typing import TypeGuard
 
 from rasa_sdk.interfaces import Action
 
@@ -89,7 +90,7 @@ def _class_in(module: ModuleType, name: str) -> type[Action]:
             f"{module.__name__!r} has no {name!r}; {did_you_mean(name, there)}"
         )
     if not _is_action(found):
-        kind = "a class" if isinstance(found, type) else type(found).__name__
+        kind = "a class" if _is_class(found) else type(found).__name__
         raise ConfigError(
             f"{name!r} of {module.__name__!r} is {kind}, not an Action of "
             "rasa_sdk; let it inherit from rasa_sdk.Action"
@@ -105,10 +106,15 @@ def _class_in(module: ModuleType, name: str) -> type[Action]:
 
 def _is_action(value: object) -> bool:
     return (
-        isinstance(value, type)
+        _is_class(value)
         and issubclass(value, Action)
         and not value.__module__.startswith("rasa_sdk.")
     )
+
+
+def _is_class(value: object) -> TypeGuard[type]:
+    """As isinstance, which asks the value, too: a proxy may raise."""
+    return issubclass(type(value), type)
 
 
 def _instance(action_class: type[Action]) -> Action:

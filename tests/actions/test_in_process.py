@@ -61,7 +61,7 @@ def values(answer: ActionAnswer) -> list[object]:
         (f"{ODD}:ExitsWhenNamed", r"the name of 'ExitsWhenNamed' raised SystemExit"),
         (f"{ODD}:OddBeyondWords", r"the name of 'OddBeyondWords' raised SystemExit"),
         (f"{ODD}:ExitsWhenCopied", r"'ExitsWhenCopied' cannot be copied \(SystemExit"),
-        (f"{ODD}:NO_TYPE", r"'NO_TYPE' of .* raised RuntimeError at .*: nobody is"),
+        (f"{ODD}:NO_TYPE", r"'NO_TYPE' of .* is NoType, not an Action"),
         (f"{ODD}:Nameless", r"the name of 'Nameless' raised NotImplementedError"),
         (f"{ODD}:OddName", r"the name of 'OddName' is 5, not a short text"),
         (f"{ODD}:TakesTooLittle", r"does not take dispatcher, tracker and domain"),
@@ -89,8 +89,12 @@ def test_what_cannot_be_loaded_is_told_in_one_sentence(
         ("import asyncio; raise asyncio.CancelledError", "raised CancelledError"),
         ("x = 1\ndef (", r"mine.py, line 2, is no Python: invalid syntax; correct it"),
         ("if x:\nx", r"mine.py, line 2, is no Python: expected an indented block"),
+        ("def __getattr__(name): exit()", "'X' of 'mine' raised SystemExit at .*mine"),
         ("import broken", r"broken.py, line 3, is no Python: .* was never closed"),
-        ("raise SyntaxError('mine')", "importing 'mine' raised SyntaxError at .*: mine"),
+        (
+            "raise SyntaxError('mine')",
+            "importing 'mine' raised SyntaxError at .*: mine",
+        ),
         (
             "class Mute(Exception):\n"
             "    def __str__(self): raise SystemExit\n"

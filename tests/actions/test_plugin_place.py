@@ -141,9 +141,7 @@ async def test_a_plugin_is_cancelled_with_who_waits_for_it(call: Call) -> None:
         await asyncio.Event().wait()
         return ActionResult()
 
-    running = asyncio.ensure_future(
-        PluginPlace(Plugin(run)).run(call("stock"), unseen)
-    )
+    running = asyncio.ensure_future(PluginPlace(Plugin(run)).run(call("stock"), unseen))
     await begun.wait()
 
     running.cancel()
