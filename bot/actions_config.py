@@ -193,11 +193,29 @@ class FormConfig(Section):
     )
 
 
+def _button(button: Mapping[str, str]) -> Mapping[str, str]:
+    # Rasa's files give a url its type, `web_url`.
+    unknown = [key for key in button if key not in {"title", "payload", "url", "type"}]
+    if unknown:
+        wrong = f"unknown key {unknown[0]!r}"
+    elif not button.get("title", "").strip():
+        wrong = "no title"
+    elif not (button.get("payload") or button.get("url")):
+        wrong = "no payload or url"
+    else:
+        return button
+    raise PydanticCustomError(
+        "button",
+        "{wrong}; a button has a title, and a payload or a url",
+        {"wrong": wrong},
+    )
+
+
 class ResponseConfig(Section):
     """One wording of a response; `{name}` is a slot or what the action gave."""
 
     text: str = Field("", description="Markdown")
-    buttons: tuple[Mapping[str, str], ...] = Field(
+    buttons: tuple[Annotated[Mapping[str, str], AfterValidator(_button)], ...] = Field(
         (), description="each with a title and a payload, or a url"
     )
     image: str | None = Field(None, description="address of a picture")
@@ -207,6 +225,24 @@ class ResponseConfig(Section):
     )
     channel: str | None = Field(None, description="the connector it is for; none: all")
     reword: bool = Field(default=False, description="worded by the generator")
+
+    @model_validator(mode="after")
+    def _shows_something(self) -> Self:
+        parts = (self.buttons, self.image, self.attachment, self.custom)
+        if not (self.text.strip() or any(parts)):
+            raise PydanticCustomError(
+                "shows_nothing",
+                "shows nothing; write text, buttons, image, attachment or custom",
+            )
+        return self
+
+
+def _worded(wordings: tuple[ResponseConfig, ...]) -> tuple[ResponseConfig, ...]:
+    if not wordings:
+        raise PydanticCustomError(
+            "no_wording", "empty; write a wording, such as `- text: Hello`"
+        )
+    return wordings
 
 
 class ToolConfig(Section):
@@ -248,7 +284,9 @@ class ActionsConfig(Section):
     forms: Mapping[Name, FormConfig] = Field(
         default_factory=dict, description="what is asked for"
     )
-    responses: Mapping[Name, tuple[ResponseConfig, ...]] = Field(
+    responses: Mapping[
+        Name, Annotated[tuple[ResponseConfig, ...], AfterValidator(_worded)]
+    ] = Field(
         default_factory=dict, description="response templates, by their utter_ names"
     )
     by_model: bool = Field(

@@ -20,7 +20,8 @@ from bot.actions.calls import ActionAnswer, JsonObject
 from bot.errors import ActionError
 
 LONGEST_BYTES = 2 * 2**20
-MOST = 1_000  # events, and responses, of one answer
+MOST_EVENTS = 1_000  # of one answer
+MOST_RESPONSES = 10_000  # a stream's pieces come as one each
 DEEPEST = 100  # lists and objects in each other
 LONGEST_PLACE = 80  # characters
 
@@ -88,12 +89,13 @@ def _nonsense(action: str, what: str) -> ActionError:
 
 def _wrong_with(events: JsonValue, responses: JsonValue) -> Iterator[str]:
     """Yield what cannot be read at all; what a response shows is read later."""
-    for name, values in (("events", events), ("responses", responses)):
+    parts = ("events", events, MOST_EVENTS), ("responses", responses, MOST_RESPONSES)
+    for name, values, most in parts:
         if not isinstance(values, list):
             yield f"its {name} are {_kind(values)}, not a list"
             return
-        if len(values) > MOST:
-            yield f"its {name} are {len(values)}, of which it may have {MOST}"
+        if len(values) > most:
+            yield f"its {name} are {len(values)}, of which it may have {most}"
         for number, one in enumerate(values):
             if not isinstance(one, dict):
                 yield f"{name}[{number}] is {_kind(one)}, not an object"

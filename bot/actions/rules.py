@@ -325,6 +325,8 @@ def problems(
     """
     return [
         *_without_runner(config, actions, all_known=all_known),
+        *_ends_in_itself(config),
+        *_validates_nothing(config, actions),
         *_bad_commands(config.rules),
         *_unknown_slots(config),
         *chain.from_iterable(map(_bad_slot, config.slots, config.slots.values())),
@@ -338,21 +340,45 @@ def _without_runner(
     config: ActionsConfig, actions: Sequence[str], *, all_known: bool
 ) -> Iterator[str]:
     known = {*actions, *config.forms, *config.responses}
-    named = [
-        *((f"rules[{number}].run", rule.run) for number, rule in _numbered(config)),
-        *(
-            (f"forms.{name}.submit", form.submit)
-            for name, form in config.forms.items()
-            if form.submit is not None
-        ),
-        *((f"tools.{name}", name) for name in config.tools),
-    ]
-    for key, name in named:
+    for key, name in _run(config):
         # Rasa takes an utter_ name for a response, wherever other actions may be.
         if name not in known and (all_known or name.startswith("utter_")):
             yield (
                 f"actions.{key}: no action, form or response is called {name!r}; "
                 f"{did_you_mean(name, known)}"
+            )
+
+
+def _run(config: ActionsConfig) -> Iterator[tuple[str, str]]:
+    """Yield what runs by its name, each with the key that names it."""
+    for number, rule in _numbered(config):
+        yield f"rules[{number}].run", rule.run
+    for name, form in config.forms.items():
+        if form.submit is not None:
+            yield f"forms.{name}.submit", form.submit
+    for name in config.tools:
+        yield f"tools.{name}", name
+
+
+def _validates_nothing(config: ActionsConfig, actions: Sequence[str]) -> Iterator[str]:
+    if not config.forms:  # it may be served to Rasa, whose forms nobody here knows
+        return
+    by_name = {name for _, name in _run(config)}
+    for action in actions:
+        form = action.removeprefix("validate_")
+        if form != action and form not in config.forms and action not in by_name:
+            yield (
+                f"actions.sources: {action!r} checks no form; "
+                f"{did_you_mean(form, config.forms)}"
+            )
+
+
+def _ends_in_itself(config: ActionsConfig) -> Iterator[str]:
+    for name, form in config.forms.items():
+        if form.submit == name:
+            yield (
+                f"actions.forms.{name}.submit: {name!r} is the form itself, and would "
+                "never end; name an action, a response or another form"
             )
 
 

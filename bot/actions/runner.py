@@ -157,7 +157,7 @@ async def _awaited(
                     f"action {call.name!r}: turn {call.turn.id!r} was stopped"
                 )
             await asyncio.wait({task}, timeout=LOOK_S)
-        # Nobody here has cancelled it: it raises that itself, and would silence the turn.
+        # Nobody here has cancelled it, and who waits is not cancelled with it.
         if task.cancelled():
             told = "waited for what was cancelled, and was cancelled with it"
             raise ActionError(call.name, "crashed", told)

@@ -89,16 +89,17 @@ def test_what_cannot_be_loaded_is_told_in_one_sentence(
         ("import asyncio; raise asyncio.CancelledError", "raised CancelledError"),
         ("x = 1\ndef (", r"mine.py, line 2, is no Python: invalid syntax; correct it"),
         ("if x:\nx", r"mine.py, line 2, is no Python: expected an indented block"),
-        ("def __getattr__(name): exit()", "'X' of 'mine' raised SystemExit at .*mine"),
+        (
+            "def __getattr__(name): raise SystemExit",
+            "'X' of 'mine' raised SystemExit at .*mine.py:1",
+        ),
         ("import broken", r"broken.py, line 3, is no Python: .* was never closed"),
         (
             "raise SyntaxError('mine')",
             "importing 'mine' raised SyntaxError at .*: mine",
         ),
         (
-            "class Mute(Exception):\n"
-            "    def __str__(self): raise SystemExit\n"
-            "raise Mute",
+            "class Mute(Exception):\n    def __str__(self): exit()\nraise Mute",
             "raised Mute at .*mine.py:3: its words raised SystemExit",
         ),
     ],
@@ -398,18 +399,18 @@ async def test_an_answer_without_an_end_is_none(place: Place, call: Call) -> Non
     assert "its answer is none: it is longer than 2097152 bytes" in said
 
 
-@pytest.mark.parametrize("what", ["events", "responses"])
+@pytest.mark.parametrize(("what", "most"), [("events", 1000), ("responses", 10_000)])
 async def test_an_answer_of_many_parts_is_none(
-    place: Place, call: Call, what: str
+    place: Place, call: Call, what: str, most: int
 ) -> None:
     action = place("DoesMuch")
 
-    most = await action.run(call(action.name, f"{what} 1000"), unseen)
-    said = await failed(place, call, "DoesMuch", f"{what} 1001")
+    whole = await action.run(call(action.name, f"{what} {most}"), unseen)
+    said = await failed(place, call, "DoesMuch", f"{what} {most + 1}")
 
-    assert len(most.events) + len(most.responses) == 1000
+    assert len(whole.events) + len(whole.responses) == most
     assert said.startswith("nonsense: action 'action_doesmuch': its answer is none: ")
-    assert said.endswith(f"its {what} are 1001, of which it may have 1000")
+    assert said.endswith(f"its {what} are {most + 1}, of which it may have {most}")
 
 
 # Streams

@@ -249,7 +249,7 @@ async def test_a_status_says_how_the_action_failed(  # noqa: PLR0913, PLR0917 (a
         (b'{"responses": [' + b"[" * 200 + b"]" * 201 + b"}", "deeper than 100"),
         (b'{"x": ' + b"9" * 5000 + b"}", "it is no JSON"),
         (b'{"events": [' + b"{}," * 1000 + b"{}]}", "its events are 1001, of which"),
-        (b'{"responses": [' + b"{}," * 1000 + b"{}]}", "its responses are 1001, of"),
+        (b'{"responses": [' + b"{}," * 10_000 + b"{}]}", "its responses are 10001,"),
         (b'{"x": "' + b"x" * 2**21 + b'"}', "it is longer than 2097152 bytes"),
     ],
 )

@@ -113,9 +113,11 @@ def test_a_blank_is_what_the_action_gave_else_a_slot() -> None:
     ],
 )
 def test_values_are_written_as_people_read_them(value: Any, expected: str) -> None:
-    found = rendered({"buttons": [{"title": "({value})"}]}, {"value": value})
+    found = rendered(
+        {"buttons": [{"title": "({value})", "payload": "/x"}]}, {"value": value}
+    )
 
-    assert found.response["buttons"] == [{"title": f"({expected})"}]
+    assert found.response["buttons"] == [{"title": f"({expected})", "payload": "/x"}]
     assert found.problems == ()
 
 

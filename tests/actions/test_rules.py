@@ -430,6 +430,7 @@ def found_in(*actions: str, all_known: bool = True, **written: Any) -> list[str]
     return problems(config, actions, all_known=all_known)
 
 
+TEXT = [{"text": "x"}]
 SLOTS = {"size": {"type": "categorical", "values": ["small", "large"]}, "note": {}}
 
 
@@ -460,7 +461,7 @@ class TestProblems:
             rules=[{"run": "action_ordr", "command": "x"}],
             forms={"f": {"slots": ["note"], "submit": "utter_don"}},
             slots={"note": {}},
-            responses={"utter_done": [], "utter_ask_note": []},
+            responses={"utter_done": TEXT, "utter_ask_note": TEXT},
             tools={"action_zzz": {"description": "?"}},
         )
 
@@ -492,6 +493,51 @@ class TestProblems:
             "actions.rules[1].run"
         ]
 
+    @pytest.mark.parametrize("all_known", [True, False])
+    def test_what_validates_a_form_has_to_find_it(self, all_known: bool) -> None:
+        found = found_in(
+            "validate_return_form",
+            "validate_retrun_form",
+            "action_validate_slot_mappings",
+            "action_ask_note",
+            all_known=all_known,
+            slots={"note": {}},
+            forms={"return_form": {"slots": ["note"]}},
+        )
+
+        assert found == [
+            (
+                "actions.sources: 'validate_retrun_form' checks no form; did you mean "
+                "'return_form'?"
+            )
+        ]
+
+    def test_what_validates_may_be_for_forms_of_rasa_or_run_by_its_name(self) -> None:
+        for_rasa = found_in("validate_return_form")
+        by_name = found_in(
+            "validate_address",
+            "action_ask_note",
+            rules=[{"run": "validate_address", "command": "x"}],
+            slots={"note": {}},
+            forms={"return_form": {"slots": ["note"]}},
+        )
+
+        assert for_rasa == by_name == []
+
+    def test_a_form_does_not_end_in_itself(self) -> None:
+        found = found_in(
+            "action_ask_note",
+            slots={"note": {}},
+            forms={"f": {"slots": ["note"], "submit": "f"}},
+        )
+
+        assert found == [
+            (
+                "actions.forms.f.submit: 'f' is the form itself, and would never end; "
+                "name an action, a response or another form"
+            )
+        ]
+
     def test_slots_have_to_be_there(self) -> None:
         found = found_in(
             "action_a",
@@ -500,7 +546,7 @@ class TestProblems:
                 {"run": "action_a", "pattern": r"(?P<note>a)(?P<nte>b)"},
             ],
             forms={"f": {"slots": ["note", "z"]}},
-            responses={"utter_ask_note": []},
+            responses={"utter_ask_note": TEXT},
             tools={"action_a": {"description": "?", "slots": ["sise"]}},
             slots=SLOTS,
         )
@@ -520,7 +566,7 @@ class TestProblems:
             "forms": {"f": {"slots": ["size", "note"]}},
             "slots": SLOTS,
         }
-        responses: Mapping[str, Any] = {"utter_ask_size": []}
+        responses: Mapping[str, Any] = {"utter_ask_size": TEXT}
 
         assert found_in(**written, responses=responses) == [
             (
@@ -631,7 +677,7 @@ class TestProblems:
             rules=[{"run": "a", "keywords": ["x", " "], "examples": [""]}],
             slots={"s": {"type": "categorical", "values": [""]}},
             forms={"f": {"slots": ["s"], "leave": ["\n"]}},
-            responses={"utter_ask_s": []},
+            responses={"utter_ask_s": TEXT},
         )
 
         assert [problem.partition(":")[0] for problem in found] == [
