@@ -33,7 +33,8 @@ DEEPEST = 32  # objects in objects
 
 _BLANK = re.compile(r"\{\{|\}\}|\{(?P<name>[^\n{}]+)\}")
 # How a text ends where a blank goes on with an address, in or outside a link.
-_WITHIN_ADDRESS = re.compile(r"(?:\]\(|://|mailto:)[^\s)>]*$")
+_OPENS_ADDRESS = ("](", "://", "mailto:")
+_ENDS_ADDRESS = re.compile(r"[\s)>]")
 _LONGEST_ADDRESS = 500
 _ADDRESS_MARKS = ":/?#@!$&'+,;=%"
 
@@ -245,8 +246,13 @@ class _Blanks:
         self._problems[f"{self._where}: {problem}"] = None
 
 
+def _is_within_address(before: str) -> bool:
+    starts = [before.rfind(mark) for mark in _OPENS_ADDRESS]
+    return max(starts) >= 0 and not _ENDS_ADDRESS.search(before, max(starts))
+
+
 def _in_markdown(value: str, before: str, behind: str) -> str:
-    if _WITHIN_ADDRESS.search(before):
+    if _is_within_address(before):
         return in_address(value)
     return literal(value, behind)
 

@@ -57,7 +57,7 @@ _NUMBER_WORDS = {
     )
 }
 _PARTED = re.compile(
-    rf"(?P<number>[0-9][0-9.,]*|{'|'.join(_NUMBER_WORDS)})"
+    rf"\A(?P<number>[0-9][0-9.,]*|{'|'.join(_NUMBER_WORDS)})"
     r"(?:-(?P<rest>[a-z]+(?:-[a-z]+)*)|(?P<glued>[^\W\d_]+))",
     re.IGNORECASE,
 )
