@@ -21,7 +21,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from bot.sections import HOUR_S, Section, api_key, server_url
+from bot.sections import HOUR_S, Section, checked_address, checked_key
 
 # What is wrong with a pattern is told in our words; without it RE2 also writes them to
 # standard error.
@@ -55,10 +55,10 @@ class ActionSource(Section):
         description="module:Class of an action; the module is found beside this file "
         "or installed",
     )
-    url: Annotated[str, AfterValidator(server_url)] | None = Field(
+    url: Annotated[str, AfterValidator(checked_address)] | None = Field(
         None, description="address of an action server, such as http://127.0.0.1:5055"
     )
-    token: Annotated[SecretStr, AfterValidator(api_key)] | None = Field(
+    token: Annotated[SecretStr, AfterValidator(checked_key)] | None = Field(
         None, description="sent to the server as `Authorization: Bearer …`"
     )
     actions: tuple[Name, ...] = Field(
@@ -262,7 +262,7 @@ class ActionsServerConfig(Section):
     grpc_port: int | None = Field(
         None, ge=0, le=65_535, description="port of the gRPC service; none: not served"
     )
-    token: Annotated[SecretStr, AfterValidator(api_key)] | None = Field(
+    token: Annotated[SecretStr, AfterValidator(checked_key)] | None = Field(
         None,
         description="what callers have to show; required unless host is a loopback "
         "address",

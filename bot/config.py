@@ -24,7 +24,7 @@ from pydantic_core import PydanticCustomError
 
 from bot.actions_config import ActionsConfig
 from bot.model import Address
-from bot.sections import HOUR_S, Section, api_key, server_url
+from bot.sections import HOUR_S, Section, checked_address, checked_key
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -111,13 +111,13 @@ class GenerationConfig(Section):
         description="source of the generator's weights; with backend openai, what the "
         "server calls the model"
     )
-    url: Annotated[str, AfterValidator(server_url)] | None = Field(
+    url: Annotated[str, AfterValidator(checked_address)] | None = Field(
         None,
         validate_default=True,
         description="the address of a server with OpenAI's completions, such as "
         "http://127.0.0.1:8000/v1, for backend openai",
     )
-    api_key: Annotated[SecretStr, AfterValidator(api_key)] | None = Field(
+    api_key: Annotated[SecretStr, AfterValidator(checked_key)] | None = Field(
         None, description="the server's key, if it wants one; for backend openai"
     )
     context_tokens: int | None = Field(

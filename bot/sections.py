@@ -19,7 +19,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-def server_url(url: str) -> str:
+def checked_address(url: str) -> str:
     try:
         parts = urlsplit(url)
         right = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
@@ -28,13 +28,13 @@ def server_url(url: str) -> str:
     if not right or "@" in url:
         raise PydanticCustomError(
             "server_url",
-            "not the address of a server; write http://host:port/v1 or https://…/v1, "
-            "without a name or password",
+            "not the address of a server; write http://host:port or https://host, with "
+            "its path (such as /v1) where it has one, and no name or password",
         )
     return url
 
 
-def api_key(secret: SecretStr) -> SecretStr:
+def checked_key(secret: SecretStr) -> SecretStr:
     key = secret.get_secret_value().strip()  # files and shells leave a line's end
     if not (key and key.isascii() and key.isprintable()):
         raise PydanticCustomError(

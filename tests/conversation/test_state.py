@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bot.conversation.state import EVENTS, RECORDS, SLOTS, Unwritable, turn_id
 from bot.errors import StoreError
-from bot.model import Button, Citation, Record, Reply
+from bot.model import ActionRun, Button, Citation, Record, Reply
 from bot.testing.makers import a_candidate, a_turn, an_address, an_event
 
 valid_text = st.text(st.characters(exclude_categories=["Cs"]))
@@ -35,12 +35,18 @@ def test_a_record_is_read_as_it_was_written_infinities_included() -> None:
             citations=[Citation(source="s", passage="p", url="https://x")],
             buttons=[Button(text="b", payload="/why")],
             feedback=True,
+            images=["https://x/bike.png"],
+            custom=[{"blocks": []}],
         ),
         why="best",
         config="c",
         candidates=[a_candidate(log_probs=[-math.inf], tokens=[1], citations=[])],
         orders={"mmr": [0]},
         problems=[],
+        actions=[
+            ActionRun(name="a", trigger="b", events=[{"event": "restart"}], said=["c"])
+        ],
+        slots={"size": None},
     )
 
     read = RECORDS.read(RECORDS.write(record))
