@@ -28,8 +28,8 @@ chat: install  ## talk to the shipped bot in the terminal
 test: install check  ## everything that CI runs
 	$(BIN)/pytest
 
-test-fast: install  ## tests without models, services and processes, under a minute
-	$(BIN)/pytest -m "not model and not services and not processes and not slow"
+test-fast: install  ## tests without models, services, processes and floods, on all cores
+	$(BIN)/pytest -n auto --dist worksteal -m "not model and not services and not processes and not slow"
 
 faults: install  ## the fault suite at full length: thousands of kills, real pauses
 	CHORUS_FAULTS=full $(BIN)/pytest tests/faults tests/connectors tests/test_hostile_patterns.py -s

@@ -38,6 +38,8 @@ from bot.text import (
     unwrapped,
 )
 
+pytestmark = pytest.mark.slow  # test-fast does without
+
 PACKAGES = ("bot", "plugins", "connectors")
 
 # A linear pattern takes a tenth of it; one that goes back takes a thousand times it.

@@ -23,6 +23,8 @@ from bot.interfaces import WebRequest, WebResponse
 from bot.testing import MemoryConnector
 from bot.web import LARGEST, LIMITS, Web, routes
 
+pytestmark = pytest.mark.slow  # test-fast does without
+
 MUTATIONS = 4000
 AT_ONCE = 64
 SOON_S = 0.05  # for what is given up

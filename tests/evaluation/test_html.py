@@ -28,6 +28,8 @@ from bot.model import Candidate, Passage, Record, Reply, Turn
 from bot.ranking import with_totals
 from bot.testing import a_candidate, a_passage, a_turn, an_event
 
+pytestmark = pytest.mark.slow  # test-fast does without
+
 MADE = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
 
 SUBJECTS = ("refund", "parcel", "battery", "invoice", "warranty", "voucher", "退款")

@@ -12,6 +12,8 @@ from bot.config_file import load
 from bot.errors import ConfigError
 from bot.evaluation.variants import variants
 
+pytestmark = pytest.mark.slow  # test-fast does without
+
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "config" / "bot.yaml"
 BASE = Config.model_validate(

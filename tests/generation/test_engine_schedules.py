@@ -37,6 +37,8 @@ from bot.model import Finish, Turn
 from bot.testing import a_turn
 from plugins.samplers.beam import Beam
 
+pytestmark = pytest.mark.slow  # test-fast does without
+
 if TYPE_CHECKING:
     from torch import Tensor
 

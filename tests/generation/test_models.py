@@ -24,6 +24,8 @@ from bot.generation.gguf import convert
 from bot.generation.models import ModelStore
 from bot.generation.wheels import unpack
 
+pytestmark = pytest.mark.slow  # test-fast does without
+
 if TYPE_CHECKING:
     # A fixture's type; tests' folders are no packages, so it cannot be imported.
     class ModelFolders:

@@ -18,6 +18,8 @@ from bot.knowledge.index import Index, describe, publish, writing
 from bot.knowledge.retriever import HybridRetriever
 from bot.testing.makers import a_passage
 
+pytestmark = pytest.mark.slow  # test-fast does without
+
 Ingest = Callable[..., Any]
 OpenIndex = Callable[..., Index]
 

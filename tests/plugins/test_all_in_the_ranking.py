@@ -30,6 +30,8 @@ from bot.ranking import Ranked, Ranking
 from bot.testing import a_candidate, a_turn, an_event
 from bot.testing.fakes import FakeTools, HashEmbedder
 
+pytestmark = pytest.mark.slow  # test-fast does without
+
 Make = Callable[[str], Any]
 
 MOST_CPU_S = 2.0

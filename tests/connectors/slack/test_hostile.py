@@ -41,6 +41,8 @@ from tests.connectors.slack.hostile import CANARY, SPOILT, Case, cases, real_pay
 from tests.connectors.slack.payloads import Payload, Retry, request_of
 from tests.connectors.slack.service import SlackService
 
+pytestmark = pytest.mark.slow  # test-fast does without
+
 ANSWERS = {200, 400, 401, 404, 405, 413, 503}
 FEW, MANY = 5_000, 100_000
 MOST_MS = 5.0  # of one request, on average

@@ -34,6 +34,8 @@ from tests.connectors.telegram.talking import (
 from tests.connectors.telegram.whole_bot import a_bot, a_connector
 from tests.conversation.redis_processes import RedisServer
 
+pytestmark = pytest.mark.slow  # test-fast does without
+
 FRAME_S = 0.25  # the core's pace
 
 

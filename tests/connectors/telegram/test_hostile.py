@@ -35,6 +35,8 @@ from tests.connectors.telegram.service import TOKEN, TelegramService
 from tests.connectors.telegram.shelf import DictShelf
 from tests.connectors.telegram.whole_bot import a_connector
 
+pytestmark = pytest.mark.slow  # test-fast does without
+
 SECRET = "Correct-Horse_9"  # noqa: S105 (of nothing)
 HEADER = "x-telegram-bot-api-secret-token"
 PATH = "/telegram/webhook"
