@@ -12,6 +12,8 @@ A turn, in order:
 - `turn_started`
 - `needs_person`: the first plugin that gives a reason hands the conversation to people
 - `answer_directly`: the first plugin that returns a reply ends the turn here
+- actions answer, where a command, a rule, an open form or the model calls for them
+  (`actions` are those of plugins); everything else goes on
 - `retrievers` find passages, `prompt_parts` word the instructions, `prompt_variants`
   those by which siblings differ
 - the model writes candidates through `logits_processors` and one of `samplers`;
