@@ -60,7 +60,7 @@ def all_that_is_kept(folder: Path) -> set[str]:
 
 @pytest.mark.parametrize("fsync", ["everysec", "always"])
 async def test_a_server_killed_in_a_burst_loses_nothing_that_it_acknowledged(
-    tmp_path: Path, fsync: Fsync
+    quick_disk: Path, fsync: Fsync
 ) -> None:
     kills = 0
     acknowledged: set[str] = set()
@@ -83,13 +83,13 @@ async def test_a_server_killed_in_a_burst_loses_nothing_that_it_acknowledged(
                     kill(server)
                     kills += 1
 
-    with EmbeddedRedis(tmp_path, fsync=fsync) as server:
+    with EmbeddedRedis(quick_disk, fsync=fsync) as server:
         async with asyncio.TaskGroup() as group:
             for writer in range(WRITERS):
                 group.create_task(write(writer))
         with connected(server) as client:
             lost = acknowledged - set(client.keys("*"))
-    lost_at_the_stop = acknowledged - all_that_is_kept(tmp_path)
+    lost_at_the_stop = acknowledged - all_that_is_kept(quick_disk)
 
     print(  # noqa: T201 (`pytest -s` shows the figures)
         f"\nappendfsync {fsync}: {len(acknowledged)} writes acknowledged, "

@@ -65,13 +65,13 @@ async def test_a_killed_server_loses_nothing_that_was_acknowledged(  # noqa: PLR
     fleet: Fleet,
     platform: Platform,
     settings: Settings,
-    tmp_path: Path,
+    quick_disk: Path,
     fsync: str,
     full: bool,
 ) -> None:
     kills = 20 if full else KILLS
     customers = Customers(platform)
-    with RedisServer(tmp_path / "killed", ["--appendfsync", fsync]) as server:
+    with RedisServer(quick_disk / "killed", ["--appendfsync", fsync]) as server:
         here = replace(settings, url=server.url)
         children = [await fleet.start(here) for _ in range(PROCESSES)]
 
