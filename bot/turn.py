@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from bot import metrics
 from bot.actions import rewording
+from bot.actions.composing import between, keeping, together, with_wording
 from bot.actions.dialogue import Dialogue
 from bot.actions.doing import Acted, Acting, Doing, Watch
 from bot.actions.replies import Said, joined
@@ -216,7 +217,7 @@ class Answerer:
         if acted.problem or not acted.generates:
             return await self._acted(pipeline, progress, acted, watch)
         record = await self._from_knowledge(pipeline, progress, watch)
-        return _between(acted, record)
+        return between(acted, record)
 
     # Actions
 
@@ -257,7 +258,7 @@ class Answerer:
         if acted.problem:
             return self._ended(progress, "failed", acted.problem)
         said = [*acted.said, *acted.asks] or self._for_silence(progress, acted)
-        record = self._record(progress, "acted", _joined(said), acted.why)
+        record = self._record(progress, "acted", together(said), acted.why)
         to_word = [one.reply for one in said if one.reword and one.reply]
         if not to_word:
             return record
@@ -268,7 +269,7 @@ class Answerer:
         progress.problems += wording.problems
         return replace(
             record,
-            reply=_joined(_with_wording(said, wording.text)),
+            reply=together(with_wording(said, wording.text)),
             candidates=wording.candidates,
             chosen=wording.chosen,
             orders=wording.orders,
@@ -318,7 +319,7 @@ class Answerer:
             raise
         except TurnError as error:
             return Wording(text=text, why=f"as the action said it, for {error}")
-        kept, lost = _keeping(text, written)
+        kept, lost = keeping(text, written)
         tools = TurnTools(self.embedder, self.model, _prompt_of, self.classifiers)
         with progress.stage("rank"):
             ranked = await pipeline.ranking.rank(turn, kept, tools)
@@ -609,7 +610,7 @@ class Answerer:
         apology = Reply(text=self._replies(progress).apology)
         said = progress.doing.said if progress.doing else ()
         try:
-            return _joined([*said, Said(reply=apology)])
+            return together([*said, Said(reply=apology)])
         except TypeError:  # a plugin's reply, whose types nobody has checked
             return apology
 
@@ -637,51 +638,6 @@ def _check_asks(turn: Turn) -> None:
     """Raise TurnError where there is nothing that knowledge could answer."""
     if turn.message.kind == "command":
         raise TurnError("no action is there for it; see actions.rules")
-
-
-def _joined(said: Sequence[Said]) -> Reply:
-    return joined([one.reply for one in said if one.reply is not None])
-
-
-def _with_wording(said: Sequence[Said], wording: str) -> list[Said]:
-    """Put the wording where the first text stood that was to be worded."""
-    left = wording
-    worded: list[Said] = []
-    for one in said:
-        if one.reply is None or not (one.reword and one.reply.text):
-            worded.append(one)
-            continue
-        worded.append(replace(one, reply=replace(one.reply, text=left)))
-        left = ""
-    return worded
-
-
-def _between(acted: Acted, record: Record) -> Record:
-    """
-    Return an answer from knowledge among what actions said: before it, and what a form
-    asks after it. Who is asked something need not hear that nothing was found.
-    """
-    answer = [] if record.outcome == "declined" and acted.asks else [record.reply]
-    parts = [
-        *(one.reply for one in acted.said if one.reply),
-        *answer,
-        *(one.reply for one in acted.asks if one.reply),
-    ]
-    return replace(record, reply=joined(parts))
-
-
-def _keeping(
-    original: str, written: Sequence[Candidate]
-) -> tuple[list[Candidate], list[Candidate]]:
-    kept: list[Candidate] = []
-    lost: list[Candidate] = []
-    for candidate in written:
-        why = rewording.lost(original, candidate.text)
-        if why is None:
-            kept.append(candidate)
-        else:
-            lost.append(replace(candidate, dropped=f"rewording: {why}"))
-    return kept, lost
 
 
 def _prompt_of(turn: Turn) -> str:

@@ -8,7 +8,7 @@ Knows rasa-sdk's events, nothing of how they came about or of what is done with 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from pydantic import JsonValue
@@ -28,7 +28,7 @@ class Reminding:
 
     reminders: Sequence[Reminder] = ()
     cancels: Sequence[Cancel] = ()
-    problems: Sequence[str] = field(default=())
+    problems: Sequence[str] = ()
 
 
 def paused(record: Record) -> bool | None:
